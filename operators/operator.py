@@ -1,0 +1,55 @@
+"""The interface of an operator: something done to a batch of decoded frames.
+
+A third party adds one by subclassing `Operator` and naming the class in the entry point group
+`imagewire.operators`; it is then listed in the settings under its entry point's name.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from models.device import Device
+from operators.frame import Frame
+
+
+class OperatorError(Exception):
+    """An operator cannot start: the message says which one, why, and what to do."""
+
+
+class Operator(ABC):
+    """Looks at batches of frames and writes what it sees into their findings.
+
+    One instance belongs to one thread. `setup` runs once before the first batch and is the place
+    to load models; `process` runs once a batch; `close` releases what `setup` took.
+
+    Attributes:
+        name: the name under which the operator stands in settings, metrics and dead letters.
+        options: the operator's own table in the settings, already free of `enabled`.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, options: Mapping[str, Any], device: Device) -> None:
+        self.options = options
+        self.device = device
+
+    def setup(self) -> None:  # noqa: B027 - optional hook
+        """Load models. Raises `OperatorError` or `models.ModelError` if it cannot."""
+
+    @abstractmethod
+    def process(self, frames: Sequence[Frame]) -> None:
+        """Analyse `frames` in one go and fill `frame.findings`.
+
+        Every frame has `pixels` and no failure. A frame that cannot be analysed is marked with
+        `frame.fail(self.name, reason, detail)`; raising fails the batch, which is then retried
+        frame by frame so that only the guilty one becomes a dead letter.
+        """
+
+    def model_versions(self) -> dict[str, str]:
+        """Role to `name@version` for each model in use; kept with every finding and metered."""
+        return {}
+
+    def close(self) -> None:  # noqa: B027 - optional hook
+        """Release what `setup` took."""

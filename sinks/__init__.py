@@ -1,0 +1,1 @@
+"""Where findings go and are read back from: Kafka topics, ClickHouse, Qdrant."""

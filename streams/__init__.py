@@ -1,0 +1,1 @@
+"""The Kafka side: wire records, agents, fetching, batching, the pipeline and the offset ledger."""
