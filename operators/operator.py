@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+from models.catalog import Catalog
 from models.device import Device
 from operators.frame import Frame
 
@@ -27,13 +28,16 @@ class Operator(ABC):
     Attributes:
         name: the name under which the operator stands in settings, metrics and dead letters.
         options: the operator's own table in the settings, already free of `enabled`.
+        device: where its networks run, and in what precision.
+        catalog: the models that may be named in `options`.
     """
 
     name: ClassVar[str]
 
-    def __init__(self, options: Mapping[str, Any], device: Device) -> None:
+    def __init__(self, options: Mapping[str, Any], device: Device, catalog: Catalog) -> None:
         self.options = options
         self.device = device
+        self.catalog = catalog
 
     def setup(self) -> None:  # noqa: B027 - optional hook
         """Load models. Raises `OperatorError` or `models.ModelError` if it cannot."""
