@@ -1,0 +1,259 @@
+"""The records that Imagewire writes to Kafka, as JSON.
+
+They are msgspec structs, so that what is encoded and the JSON Schemas that consumers rely on come
+from one definition. Fields are only ever added; a consumer should ignore those it does not know.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated, Any
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from operators.findings import (
+    Action,
+    Detection,
+    Embedding,
+    Fingerprint,
+    ImageInfo,
+    RuleHit,
+    TextLine,
+    Verdict,
+)
+from operators.frame import Frame
+
+ImageId = Annotated[
+    str,
+    Meta(description="The producer's id, else the UUIDv5 of source topic, partition and offset."),
+]
+ContentId = Annotated[
+    str | None, Meta(description="SHA-256 of the image's bytes, 64 hexadecimal digits.")
+]
+Feed = Annotated[str, Meta(description="The named source that the image belongs to.")]
+EventTime = Annotated[
+    str,
+    Meta(
+        description="When the image was captured, else when it arrived on Kafka: RFC 3339, UTC, "
+        "milliseconds.",
+        pattern=r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{3}Z$",
+    ),
+]
+Uri = Annotated[
+    str | None, Meta(description="Where the image is; null when its bytes came on Kafka.")
+]
+
+
+class VerdictRecord(Struct, frozen=True, kw_only=True):
+    """The decision over one image, small, published before anything else is."""
+
+    image_id: ImageId
+    content_id: ContentId
+    feed: Feed
+    event_time: EventTime
+    uri: Uri
+    action: Annotated[
+        Action, Meta(description="The strictest action of the rules that fired; allow if none.")
+    ]
+    rules: Annotated[list[RuleHit], Meta(description="Every rule that fired.")]
+    policy: Annotated[str, Meta(description="Version of the policy that decided.")]
+
+
+class ReviewRecord(Struct, frozen=True, kw_only=True):
+    """A verdict that asks for a person, with what that person needs in order to decide."""
+
+    image_id: ImageId
+    content_id: ContentId
+    feed: Feed
+    event_time: EventTime
+    uri: Uri
+    action: Annotated[Action, Meta(description="Always review.")]
+    rules: Annotated[list[RuleHit], Meta(description="Every rule that fired.")]
+    policy: Annotated[str, Meta(description="Version of the policy that decided.")]
+    metadata: Annotated[dict[str, Any], Meta(description="Whatever the producer sent along.")]
+    image: Annotated[ImageInfo | None, Meta(description="Size and format of the upright picture.")]
+    objects: Annotated[list[Detection], Meta(description="Objects in the picture.")]
+    texts: Annotated[list[TextLine], Meta(description="Lines of text in the picture.")]
+    scores: Annotated[dict[str, float], Meta(description="Whole-image scores by name, 0 to 1.")]
+
+
+class FindingsRecord(Struct, frozen=True, kw_only=True):
+    """Everything that was found in one image."""
+
+    image_id: ImageId
+    content_id: ContentId
+    feed: Feed
+    event_time: EventTime
+    uri: Uri
+    metadata: Annotated[dict[str, Any], Meta(description="Whatever the producer sent along.")]
+    image: Annotated[ImageInfo | None, Meta(description="Size and format of the upright picture.")]
+    objects: Annotated[list[Detection], Meta(description="Objects in the picture.")]
+    texts: Annotated[list[TextLine], Meta(description="Lines of text in the picture.")]
+    scores: Annotated[dict[str, float], Meta(description="Whole-image scores by name, 0 to 1.")]
+    fingerprint: Annotated[
+        Fingerprint | None, Meta(description="Content hash and perceptual hash.")
+    ]
+    extra: Annotated[
+        dict[str, Any], Meta(description="What third-party operators add, under their names.")
+    ]
+    models: Annotated[
+        dict[str, str], Meta(description="Operator to name@version of the model that it used.")
+    ]
+    verdict: Annotated[Verdict | None, Meta(description="Null when no policy is in force.")]
+    embedding: Annotated[
+        Embedding | UnsetType, Meta(description="Absent unless kafka.include_embedding is set.")
+    ] = UNSET
+
+
+class OutputHeader(StrEnum):
+    """Headers of verdict, findings and review records.
+
+    The source record's coordinates let a consumer discard a repeat: delivery is at least once.
+    """
+
+    IMAGE_ID = "image-id"
+    FEED = "feed"
+    SOURCE_TOPIC = "source-topic"
+    SOURCE_PARTITION = "source-partition"
+    SOURCE_OFFSET = "source-offset"
+
+
+class DeadLetterHeader(StrEnum):
+    """Headers that a dead letter carries beside those of its producer. All values are UTF-8 text.
+
+    `timestamp` is the original record's Kafka timestamp in milliseconds since the epoch; `attempt`
+    counts the times that this record has become a dead letter, from 1. `value-omitted` stands only
+    on a letter whose value the broker refused as too large, and holds its size in bytes: the value
+    is then to be read from the source topic, partition and offset.
+    """
+
+    STAGE = "imagewire-stage"
+    REASON = "imagewire-reason"
+    DETAIL = "imagewire-detail"
+    IMAGE_ID = "imagewire-image-id"
+    FEED = "imagewire-feed"
+    SOURCE_TOPIC = "imagewire-source-topic"
+    SOURCE_PARTITION = "imagewire-source-partition"
+    SOURCE_OFFSET = "imagewire-source-offset"
+    TIMESTAMP = "imagewire-timestamp"
+    ATTEMPT = "imagewire-attempt"
+    VALUE_OMITTED = "imagewire-value-omitted"
+
+
+def event_time(milliseconds: int) -> str:
+    """Milliseconds since the epoch as RFC 3339 in UTC: `2026-01-31T23:59:59.250Z`."""
+    seconds, remainder = divmod(milliseconds, 1000)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{remainder:03d}Z"
+
+
+def _content_id(frame: Frame) -> str | None:
+    fingerprint = frame.findings.fingerprint
+    return None if fingerprint is None else fingerprint.content_id
+
+
+def verdict_record(frame: Frame, verdict: Verdict) -> VerdictRecord:
+    """What moderation consumers are told about `frame`."""
+    return VerdictRecord(
+        image_id=frame.image_id,
+        content_id=_content_id(frame),
+        feed=frame.feed,
+        event_time=event_time(frame.event_time_ms),
+        uri=frame.uri,
+        action=verdict.action,
+        rules=verdict.rules,
+        policy=verdict.policy,
+    )
+
+
+def review_record(frame: Frame, verdict: Verdict) -> ReviewRecord:
+    """What a reviewer needs in order to decide about `frame`."""
+    findings = frame.findings
+    return ReviewRecord(
+        image_id=frame.image_id,
+        content_id=_content_id(frame),
+        feed=frame.feed,
+        event_time=event_time(frame.event_time_ms),
+        uri=frame.uri,
+        action=verdict.action,
+        rules=verdict.rules,
+        policy=verdict.policy,
+        metadata=frame.metadata,
+        image=findings.image,
+        objects=findings.objects,
+        texts=findings.texts,
+        scores=findings.scores,
+    )
+
+
+def findings_record(frame: Frame, include_embedding: bool = False) -> FindingsRecord:
+    """Everything that was found in `frame`."""
+    findings = frame.findings
+    return FindingsRecord(
+        image_id=frame.image_id,
+        content_id=_content_id(frame),
+        feed=frame.feed,
+        event_time=event_time(frame.event_time_ms),
+        uri=frame.uri,
+        metadata=frame.metadata,
+        image=findings.image,
+        objects=findings.objects,
+        texts=findings.texts,
+        scores=findings.scores,
+        fingerprint=findings.fingerprint,
+        extra=findings.extra,
+        models=findings.models,
+        verdict=findings.verdict,
+        embedding=(
+            findings.embedding if include_embedding and findings.embedding is not None else UNSET
+        ),
+    )
+
+
+def output_headers(frame: Frame) -> list[tuple[str, bytes]]:
+    """The headers of every record about `frame` except its dead letter."""
+    return [
+        (OutputHeader.IMAGE_ID.value, frame.image_id.encode()),
+        (OutputHeader.FEED.value, frame.feed.encode()),
+        (OutputHeader.SOURCE_TOPIC.value, frame.origin.topic.encode()),
+        (OutputHeader.SOURCE_PARTITION.value, str(frame.origin.partition).encode()),
+        (OutputHeader.SOURCE_OFFSET.value, str(frame.origin.offset).encode()),
+    ]
+
+
+def dead_letter_headers(frame: Frame) -> list[tuple[str, bytes]]:
+    """The producer's headers, untouched and in order, then why and where `frame` failed.
+
+    Headers of an earlier failure are replaced: a record that was replayed from the dead-letter
+    topic carries them, and two values of one name would leave the reader to guess.
+
+    Raises:
+        ValueError: the frame has not failed.
+    """
+    failure = frame.failure
+    if failure is None:
+        raise ValueError(f"frame {frame.image_id} has not failed; it is no dead letter")
+    own = {header.value for header in DeadLetterHeader}
+    given = [(name, value) for name, value in frame.origin.headers if name not in own]
+    stated: list[tuple[DeadLetterHeader, str]] = [
+        (DeadLetterHeader.STAGE, failure.stage),
+        (DeadLetterHeader.REASON, failure.reason),
+        (DeadLetterHeader.DETAIL, failure.detail),
+        (DeadLetterHeader.IMAGE_ID, frame.image_id),
+        (DeadLetterHeader.FEED, frame.feed),
+        (DeadLetterHeader.SOURCE_TOPIC, frame.origin.topic),
+        (DeadLetterHeader.SOURCE_PARTITION, str(frame.origin.partition)),
+        (DeadLetterHeader.SOURCE_OFFSET, str(frame.origin.offset)),
+        (DeadLetterHeader.TIMESTAMP, str(frame.origin.timestamp_ms)),
+        (DeadLetterHeader.ATTEMPT, str(_earlier_attempts(frame) + 1)),
+    ]
+    return given + [
+        (header.value, text.encode("utf-8", errors="replace")) for header, text in stated
+    ]
+
+
+def _earlier_attempts(frame: Frame) -> int:
+    for name, value in frame.origin.headers:
+        if name == DeadLetterHeader.ATTEMPT and value.isdigit():
+            return int(value)
+    return 0

