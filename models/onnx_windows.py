@@ -1,0 +1,202 @@
+"""ONNX operators that slide a window over a picture or change its borders or size.
+
+Convolutions, pooling, padding and resizing. Source: the ONNX operator specification
+(github.com/onnx/onnx, docs/Operators.md), opsets 11 to 21.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own documentation calls it F
+from torch import Tensor
+
+from models.onnx_attributes import Attributes, Compute, integers
+
+
+def _same_padding(
+    shape: Sequence[int], kernel: list[int], strides: list[int], dilations: list[int], upper: bool
+) -> list[tuple[int, int]]:
+    padding = []
+    for size, window, stride, dilation in zip(shape, kernel, strides, dilations, strict=True):
+        steps = -(-size // stride)
+        total = max(0, (steps - 1) * stride + (window - 1) * dilation + 1 - size)
+        small, large = total // 2, total - total // 2
+        padding.append((small, large) if upper else (large, small))
+    return padding
+
+
+class _Windows:
+    """Strides, dilations and padding of a convolution or a pooling."""
+
+    def __init__(self, attributes: Attributes, rank: int) -> None:
+        self.strides = attributes.integers("strides") or [1] * rank
+        self.dilations = attributes.integers("dilations") or [1] * rank
+        self.mode = attributes.text("auto_pad", "NOTSET")
+        pads = attributes.integers("pads") or [0] * (2 * rank)
+        self.pads = list(zip(pads[:rank], pads[rank:], strict=True))
+        if self.mode == "VALID":
+            self.pads = [(0, 0)] * rank
+
+    def apply(self, x: Tensor, kernel: list[int], fill: float) -> tuple[Tensor, list[int]]:
+        """Pad `x` where torch's functions cannot; return it with the padding that is left."""
+        pads = self.pads
+        if self.mode in ("SAME_UPPER", "SAME_LOWER"):
+            pads = _same_padding(
+                x.shape[2:], kernel, self.strides, self.dilations, self.mode == "SAME_UPPER"
+            )
+        if all(before == after for before, after in pads):
+            return x, [before for before, _ in pads]
+        flat = [side for pair in reversed(pads) for side in pair]
+        return F.pad(x, flat, value=fill), [0] * len(pads)
+
+
+def _rank(attributes: Attributes) -> int:
+    for name in ("kernel_shape", "strides", "dilations"):
+        found = attributes.integers(name)
+        if found is not None:
+            return len(found)
+    return 2
+
+
+def convolution(attributes: Attributes) -> Compute:
+    rank = _rank(attributes)
+    if rank not in (1, 2):
+        raise attributes.refuse(f"a {rank}-dimensional convolution")
+    windows = _Windows(attributes, rank)
+    group = attributes.integer("group", 1)
+    convolve = F.conv2d if rank == 2 else F.conv1d
+
+    def compute(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        x, padding = windows.apply(x, list(weight.shape[2:]), 0.0)
+        return convolve(x, weight, bias, windows.strides, padding, windows.dilations, group)
+
+    return compute
+
+
+def transposed_convolution(attributes: Attributes) -> Compute:
+    rank = _rank(attributes)
+    windows = _Windows(attributes, rank)
+    if rank != 2 or windows.mode != "NOTSET" or attributes.integers("output_shape"):
+        raise attributes.refuse("a transposed convolution that is not 2-d with explicit pads")
+    if any(before != after for before, after in windows.pads):
+        raise attributes.refuse("a transposed convolution with uneven pads")
+    padding = [before for before, _ in windows.pads]
+    extra = attributes.integers("output_padding") or [0] * rank
+    group = attributes.integer("group", 1)
+
+    def compute(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        return F.conv_transpose2d(
+            x, weight, bias, windows.strides, padding, extra, group, windows.dilations
+        )
+
+    return compute
+
+
+def max_pooling(attributes: Attributes) -> Compute:
+    kernel = attributes.integers("kernel_shape") or []
+    if len(kernel) != 2:
+        raise attributes.refuse("pooling that is not 2-d")
+    windows = _Windows(attributes, 2)
+    ceil = bool(attributes.integer("ceil_mode", 0))
+
+    def compute(x: Tensor) -> Tensor:
+        x, padding = windows.apply(x, kernel, -math.inf)
+        return F.max_pool2d(x, kernel, windows.strides, padding, windows.dilations, ceil)
+
+    return compute
+
+
+def average_pooling(attributes: Attributes) -> Compute:
+    kernel = attributes.integers("kernel_shape") or []
+    windows = _Windows(attributes, 2)
+    if len(kernel) != 2 or windows.dilations != [1, 1]:
+        raise attributes.refuse("average pooling that is not 2-d, or is dilated")
+    ceil = bool(attributes.integer("ceil_mode", 0))
+    counted = bool(attributes.integer("count_include_pad", 0))
+    even = windows.mode in ("NOTSET", "VALID") and all(a == b for a, b in windows.pads)
+    if not even and not counted:
+        raise attributes.refuse("average pooling with uneven pads that do not count")
+
+    def compute(x: Tensor) -> Tensor:
+        x, padding = windows.apply(x, kernel, 0.0)
+        return F.avg_pool2d(x, kernel, windows.strides, padding, ceil, counted)
+
+    return compute
+
+
+_PADDING = {"constant": "constant", "reflect": "reflect", "edge": "replicate"}
+
+
+def pad(attributes: Attributes) -> Compute:
+    mode = attributes.text("mode", "constant")
+    if mode not in _PADDING:
+        raise attributes.refuse(f"padding of mode '{mode}'")
+    fixed, fill = attributes.integers("pads"), attributes.number("value", 0.0)
+
+    def compute(
+        x: Tensor,
+        pads: Tensor | None = None,
+        value: Tensor | None = None,
+        axes: Tensor | None = None,
+    ) -> Tensor:
+        sides = (fixed or []) if pads is None else integers(pads)
+        along = list(range(len(sides) // 2)) if axes is None else integers(axes)
+        around = {
+            axis % x.ndim: (sides[i], sides[i + len(along)])
+            for i, axis in enumerate(along)
+            if sides[i] or sides[i + len(along)]
+        }
+        if mode == "constant":
+            flat = [side for i in reversed(range(x.ndim)) for side in around.get(i, (0, 0))]
+            return F.pad(x, flat, value=fill if value is None else value.item())
+        for axis, (before, after) in around.items():
+            size = x.shape[axis]
+            index = torch.arange(-before, size + after, device=x.device)
+            if mode == "edge":
+                index = index.clamp(0, size - 1)
+            else:
+                index = index.abs()
+                index = torch.where(index >= size, 2 * (size - 1) - index, index)
+            x = x.index_select(axis, index)
+        return x
+
+    return compute
+
+
+def resize(attributes: Attributes) -> Compute:
+    mode = attributes.text("mode", "nearest")
+    where = attributes.text("coordinate_transformation_mode", "half_pixel")
+    rounding = attributes.text("nearest_mode", "round_prefer_floor")
+    corners: bool | None = None
+    if (mode, where, rounding) == ("nearest", "asymmetric", "floor"):
+        kind = "nearest"
+    elif mode == "nearest" and where == "half_pixel":
+        kind = "nearest-exact"
+    elif mode in ("linear", "cubic") and where in (
+        "half_pixel",
+        "pytorch_half_pixel",
+        "align_corners",
+    ):
+        kind, corners = {"linear": "bilinear", "cubic": "bicubic"}[mode], where == "align_corners"
+    else:
+        raise attributes.refuse(f"resizing of mode '{mode}' with '{where}' and '{rounding}'")
+
+    def compute(
+        x: Tensor,
+        region: Tensor | None = None,
+        scales: Tensor | None = None,
+        sizes: Tensor | None = None,
+    ) -> Tensor:
+        if sizes is not None and sizes.numel():
+            size = integers(sizes)[2:]
+        elif scales is not None:
+            factors = scales.tolist()[2:]
+            size = [math.floor(d * f) for d, f in zip(x.shape[2:], factors, strict=True)]
+        else:
+            raise attributes.refuse("resizing without scales or sizes")
+        return F.interpolate(x, size=size, mode=kind, align_corners=corners)
+
+    return compute
