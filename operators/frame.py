@@ -72,7 +72,7 @@ class Failure:
     detail: str
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Frame:
     """One image on its way through the pipeline.
 

@@ -1,0 +1,192 @@
+"""Gathers frames into batches under a latency cap.
+
+A free device takes what is ready at once, and frames gather only while it is busy (work-conserving
+batching); so at low load nothing waits, and at high load batches grow by themselves. Where full
+batches matter more, a batch closes at its size, at its bytes, or when its OLDEST frame has waited
+`max_wait` less the service time predicted for it: age counts from the frame's own arrival, not from
+a timer. `BatchQueue` decides, on whatever clock it is given; `MicroBatcher` waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from operators.frame import Frame, Lane
+
+
+@dataclass(frozen=True, slots=True)
+class BatchLimits:
+    """What closes a batch. Bytes are whatever the queue's `size_of` measures."""
+
+    max_batch: int = 16
+    max_batch_bytes: int = 512 * 1024 * 1024
+    max_wait: float = 0.2
+    work_conserving: bool = True
+
+    def __post_init__(self) -> None:
+        if self.max_batch < 1 or self.max_batch_bytes < 1 or self.max_wait < 0:
+            raise ValueError(
+                f"max_batch ({self.max_batch}) and max_batch_bytes ({self.max_batch_bytes}) "
+                f"must be at least 1, max_wait ({self.max_wait}) at least 0"
+            )
+
+
+@dataclass(slots=True)
+class _Waiting:
+    frame: Frame
+    size: int
+
+
+class BatchQueue:
+    """Frames that wait for the device, and the rules by which they leave. Knows no event loop.
+
+    Live frames leave first; bulk frames fill what is left of a batch. Within a lane the order of
+    arrival is kept.
+    """
+
+    def __init__(
+        self,
+        limits: BatchLimits,
+        size_of: Callable[[Frame], int],
+        predict: Callable[[int], float] = lambda batch_size: 0.0,
+    ) -> None:
+        self._limits = limits
+        self._size_of = size_of
+        self._predict = predict
+        self._lanes: dict[Lane, deque[_Waiting]] = {Lane.LIVE: deque(), Lane.BULK: deque()}
+        self._lane_bytes = dict.fromkeys(self._lanes, 0)
+
+    def add(self, frame: Frame) -> None:
+        size = self._size_of(frame)
+        self._lanes[frame.lane].append(_Waiting(frame, size))
+        self._lane_bytes[frame.lane] += size
+
+    def __len__(self) -> int:
+        return sum(map(len, self._lanes.values()))
+
+    def waiting(self, lane: Lane) -> tuple[int, int]:
+        """How many frames of one lane wait, and their bytes."""
+        items = self._lanes[lane]
+        return len(items), self._lane_bytes[lane]
+
+    def closes_at(self) -> float | None:
+        """When the next batch closes by age, on the clock of `Frame.received_at`; `None` if empty.
+
+        A batch that is full, or any batch under work-conserving limits, closes at once
+        (minus infinity).
+        """
+        waiting = len(self)
+        if not waiting:
+            return None
+        limits = self._limits
+        if (
+            limits.work_conserving
+            or waiting >= limits.max_batch
+            or sum(self._lane_bytes.values()) >= limits.max_batch_bytes
+        ):
+            return float("-inf")
+        # Frames of one lane arrive in the order of Kafka but are fetched side by side, so the
+        # oldest is not always the first.
+        oldest = min(item.frame.received_at for lane in self._lanes.values() for item in lane)
+        return oldest + limits.max_wait - self._predict(waiting)
+
+    def cut(self) -> list[Frame]:
+        """Take the next batch: never more than the limits allow, but at least one frame."""
+        batch: list[Frame] = []
+        size = 0
+        for lane in (Lane.LIVE, Lane.BULK):
+            items = self._lanes[lane]
+            while items and len(batch) < self._limits.max_batch:
+                if batch and size + items[0].size > self._limits.max_batch_bytes:
+                    return batch
+                item = items.popleft()
+                batch.append(item.frame)
+                size += item.size
+                self._lane_bytes[lane] -= item.size
+        return batch
+
+    def clear(self) -> list[Frame]:
+        """Take everything that waits, in no particular batch."""
+        frames = [item.frame for lane in self._lanes.values() for item in lane]
+        for lane in self._lanes:
+            self._lanes[lane].clear()
+            self._lane_bytes[lane] = 0
+        return frames
+
+
+class MicroBatcher:
+    """A bounded queue between two stages: frames go in one by one and come out in batches.
+
+    `put` waits while its lane holds `max_frames` or `max_bytes`, which is how a slow stage slows
+    the ones before it; each lane has that room of its own, so that bulk frames never keep live
+    ones out. One frame is always admitted, however large.
+    """
+
+    def __init__(
+        self,
+        limits: BatchLimits,
+        size_of: Callable[[Frame], int],
+        *,
+        max_frames: int,
+        max_bytes: int,
+        predict: Callable[[int], float] = lambda batch_size: 0.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._queue = BatchQueue(limits, size_of, predict)
+        self._max_frames = max_frames
+        self._max_bytes = max_bytes
+        self._clock = clock
+        self._arrived = asyncio.Event()
+        self._left = asyncio.Event()
+        self._closed = False
+
+    def __len__(self) -> int:
+        return len(self._queue)
+
+    async def put(self, frame: Frame) -> None:
+        """Add a frame, waiting for room."""
+        while self._full(frame.lane):
+            self._left.clear()
+            await self._left.wait()
+        self._queue.add(frame)
+        self._arrived.set()
+
+    def _full(self, lane: Lane) -> bool:
+        frames, size = self._queue.waiting(lane)
+        return frames > 0 and (frames >= self._max_frames or size >= self._max_bytes)
+
+    async def take(self) -> list[Frame]:
+        """Wait until a batch closes and take it. Call when the device is free.
+
+        Returns:
+            At least one frame; an empty list only after `close`, when nothing is left.
+        """
+        while True:
+            closes_at = self._queue.closes_at()
+            if closes_at is not None and (self._closed or closes_at <= self._clock()):
+                batch = self._queue.cut()
+                self._left.set()
+                return batch
+            if self._closed:
+                return []
+            self._arrived.clear()
+            timeout = None if closes_at is None else closes_at - self._clock()
+            try:
+                await asyncio.wait_for(self._arrived.wait(), timeout)
+            except TimeoutError:
+                continue
+
+    def close(self) -> None:
+        """No more frames will come: `take` returns what is left and then empty lists."""
+        self._closed = True
+        self._arrived.set()
+
+    def clear(self) -> Sequence[Frame]:
+        """Drop and return everything that waits."""
+        frames = self._queue.clear()
+        self._left.set()
+        return frames

@@ -1,0 +1,124 @@
+"""Delivers finished frames to every sink, and says when a frame is safe in all of them.
+
+Sinks are written side by side, so that the verdicts on Kafka never wait for a slower store. A
+frame that one sink refuses for good becomes a dead letter: it is marked as failed and written once
+more to the sinks that keep dead letters, so that nothing disappears with a row that cannot be
+stored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+
+from operators.frame import Frame, Stage
+from sinks.sink import Sink
+from streams.metrics import Metrics
+from streams.sink_writer import SinkTrouble, SinkWriter
+
+logger = logging.getLogger(__name__)
+
+
+class DeadLetterError(Exception):
+    """A dead letter itself cannot be written: going on would lose a frame."""
+
+
+class Delivery:
+    """Writes frames to `sinks` and calls `on_safe` once each is safe in all of them."""
+
+    def __init__(
+        self,
+        sinks: Sequence[Sink],
+        metrics: Metrics,
+        *,
+        on_safe: Callable[[Frame], None],
+        on_written: Callable[[Frame, Sink], None] = lambda frame, sink: None,
+        linger: Mapping[str, float] | None = None,
+        block_rows: int = 1000,
+        dead_letter_sinks: Sequence[str] = ("kafka", "clickhouse"),
+    ) -> None:
+        """
+        Args:
+            on_written: called for each frame and sink as soon as that sink has it.
+            linger: seconds for which blocks gather, by sink name.
+            dead_letter_sinks: names of the sinks that keep failed frames.
+        """
+        if not sinks:
+            raise ValueError("there is no sink; findings would go nowhere")
+        self._on_safe = on_safe
+        self._on_written = on_written
+        self._dead_letter_sinks = dead_letter_sinks
+        self._outstanding: dict[Frame, int] = {}
+        self._rejected_by: dict[Frame, set[str]] = {}
+        self._fatal: asyncio.Future[None] | None = None
+        self._writers = {
+            sink.name: SinkWriter(
+                sink,
+                metrics,
+                linger=(linger or {}).get(sink.name, 0.0),
+                block_rows=block_rows,
+                on_written=self._written,
+                on_rejected=self._rejected,
+            )
+            for sink in sinks
+        }
+
+    def deliver(self, frames: Sequence[Frame]) -> None:
+        """Queue frames for every sink."""
+        for frame in frames:
+            self._outstanding[frame] = len(self._writers)
+            for writer in self._writers.values():
+                writer.add(frame)
+
+    async def run(self) -> None:
+        """Write until cancelled. Raises `DeadLetterError` when a frame can be stored nowhere."""
+        self._fatal = asyncio.get_running_loop().create_future()
+        async with asyncio.TaskGroup() as group:
+            for name, writer in self._writers.items():
+                group.create_task(writer.run(), name=f"write-{name}")
+            await self._fatal
+
+    def hurry(self) -> None:
+        """Stop gathering blocks: the worker is draining."""
+        for writer in self._writers.values():
+            writer.hurry()
+
+    def troubles(self) -> dict[str, SinkTrouble]:
+        """The sinks that cannot write at the moment."""
+        return {name: w.trouble for name, w in self._writers.items() if w.trouble is not None}
+
+    def _written(self, sink: Sink, frame: Frame) -> None:
+        self._on_written(frame, sink)
+        self._settle(frame)
+
+    def _rejected(self, sink: Sink, frame: Frame, error: Exception) -> None:
+        rejected_by = self._rejected_by.setdefault(frame, set())
+        if sink.name in rejected_by or (frame.failed and sink.name in self._dead_letter_sinks):
+            self._fail(
+                DeadLetterError(
+                    f"sink {sink.name} refuses the dead letter of image '{frame.image_id}' "
+                    f"({frame.origin.topic}/{frame.origin.partition}/{frame.origin.offset}): "
+                    f"{error}. The record stays unacknowledged; raise the sink's limits or skip "
+                    "the offset by hand"
+                )
+            )
+            return
+        rejected_by.add(sink.name)
+        frame.fail(Stage.SINK, "rejected", f"sink {sink.name} refuses the findings: {error}")
+        for name in self._dead_letter_sinks:
+            if name in self._writers:
+                self._outstanding[frame] += 1
+                self._writers[name].add(frame)
+        self._settle(frame)
+
+    def _settle(self, frame: Frame) -> None:
+        self._outstanding[frame] -= 1
+        if not self._outstanding[frame]:
+            del self._outstanding[frame]
+            self._rejected_by.pop(frame, None)
+            self._on_safe(frame)
+
+    def _fail(self, error: DeadLetterError) -> None:
+        if self._fatal is not None and not self._fatal.done():
+            self._fatal.set_exception(error)

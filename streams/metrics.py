@@ -1,0 +1,109 @@
+"""What a worker tells Prometheus. One instance a worker, on a registry of its own."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+
+
+class Metrics:
+    """The metrics of one worker.
+
+    Labels stay few: feeds, stages, actions, sinks and models are small sets, while image ids,
+    hosts and rules are not labels. At most `max_feeds` feeds get a label of their own and the rest
+    share `other`, since feed names come from producers.
+    """
+
+    def __init__(self, registry: CollectorRegistry | None = None, max_feeds: int = 200) -> None:
+        self.registry = registry or CollectorRegistry()
+        self._feeds: set[str] = set()
+        self._max_feeds = max_feeds
+        self.frames_in = Counter(
+            "imagewire_frames_in_total",
+            "Records taken from Kafka",
+            ["feed"],
+            registry=self.registry,
+        )
+        self.frames_out = Counter(
+            "imagewire_frames_out_total",
+            "Frames whose findings are safe in every sink",
+            ["feed", "action"],
+            registry=self.registry,
+        )
+        self.frames_failed = Counter(
+            "imagewire_frames_failed_total",
+            "Frames that became dead letters",
+            ["feed", "stage"],
+            registry=self.registry,
+        )
+        self.stage_seconds = Histogram(
+            "imagewire_stage_seconds",
+            "Time a stage or operator took for one frame (fetch) or one batch (the others)",
+            ["stage"],
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self.queue_depth = Gauge(
+            "imagewire_queue_depth",
+            "Frames that wait before a stage",
+            ["stage"],
+            registry=self.registry,
+        )
+        self.batch_size = Histogram(
+            "imagewire_batch_size",
+            "Frames in a batch on the device",
+            buckets=(1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 128, 256),
+            registry=self.registry,
+        )
+        self.batch_wait = Histogram(
+            "imagewire_batch_wait_seconds",
+            "Age of a batch's oldest frame when the device took it, from its arrival",
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self.latency = Histogram(
+            "imagewire_latency_seconds",
+            "From the Kafka timestamp of a record to the acknowledgement of its verdict",
+            ["feed"],
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self.consumer_lag = Gauge(
+            "imagewire_consumer_lag",
+            "Records in a partition that are not acknowledged yet",
+            ["topic", "partition"],
+            registry=self.registry,
+        )
+        self.model_info = Gauge(
+            "imagewire_model_info",
+            "1 for each model in use",
+            ["operator", "model"],
+            registry=self.registry,
+        )
+        self.sink_retries = Counter(
+            "imagewire_sink_retries_total",
+            "Writes that a sink refused for now and that were tried again",
+            ["sink"],
+            registry=self.registry,
+        )
+        self.sink_rejections = Counter(
+            "imagewire_sink_rejections_total",
+            "Frames that a sink refused for good",
+            ["sink"],
+            registry=self.registry,
+        )
+        self.redelivered = Counter(
+            "imagewire_frames_dropped_unacknowledged_total",
+            "Frames let go at a rebalance or stop because the drain timeout passed",
+            registry=self.registry,
+        )
+
+    def feed(self, name: str) -> str:
+        """The label for a feed: its name, or `other` once `max_feeds` names are taken."""
+        if name in self._feeds:
+            return name
+        if len(self._feeds) >= self._max_feeds:
+            return "other"
+        self._feeds.add(name)
+        return name

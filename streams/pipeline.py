@@ -1,0 +1,274 @@
+"""The pipeline: from a record taken from Kafka to an offset that may be acknowledged.
+
+Stages are joined by bounded queues, so that while one batch is on the device the next is fetched
+and decoded and the last is written. When any stage stalls, the queues before it fill, intake
+pauses, and nothing is dropped. A frame that fails leaves its stage for the sinks at once, as a
+dead letter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
+
+from operators.frame import Frame, Lane, Stage
+from sinks.sink import Sink
+from streams.batcher import BatchLimits, MicroBatcher
+from streams.delivery import Delivery
+from streams.fetched import FetchError
+from streams.in_flight import InFlightBudget
+from streams.ledger import Entry, Ledger
+from streams.metrics import Metrics
+from streams.service_time import ServiceTime
+from streams.settings import BatchSettings, StreamSettings
+
+logger = logging.getLogger(__name__)
+
+
+class FetchesReferences(Protocol):
+    """Where bytes come from; see `streams.fetch.Fetcher`."""
+
+    async def fetch(self, uri: str) -> bytes: ...
+
+
+class DecodesFrames(Protocol):
+    """What turns `frame.content` into `frame.pixels`; see `operators.decode.Decoder`."""
+
+    def decode(self, frames: Sequence[Frame]) -> None: ...
+
+
+class ProcessesFrames(Protocol):
+    """What fills `frame.findings`; see `operators.chain.OperatorChain`."""
+
+    def process(self, frames: Sequence[Frame]) -> None: ...
+
+
+class Pipeline:
+    """Runs frames through fetch, decode, operators and sinks. For use in one event loop."""
+
+    def __init__(
+        self,
+        *,
+        fetcher: FetchesReferences,
+        decoder: DecodesFrames,
+        chain: ProcessesFrames,
+        sinks: Sequence[Sink],
+        metrics: Metrics,
+        stream: StreamSettings,
+        batch: BatchSettings,
+        fetch_concurrency: int = 32,
+    ) -> None:
+        self.ledger = Ledger()
+        self._fetcher = fetcher
+        self._decoder = decoder
+        self._chain = chain
+        self._metrics = metrics
+        self._service_time = ServiceTime()
+        self._delivery = Delivery(
+            sinks,
+            metrics,
+            on_safe=self._safe,
+            on_written=self._written,
+            linger={"clickhouse": stream.clickhouse_linger, "qdrant": stream.qdrant_linger},
+            block_rows=stream.block_rows,
+        )
+        self._budgets = {
+            lane: InFlightBudget(stream.max_in_flight, stream.max_in_flight_bytes) for lane in Lane
+        }
+        self._entries: dict[Frame, Entry] = {}
+        # Held until decoding takes the bytes over, so that fetched images do not pile up.
+        self._fetch_slots = {lane: asyncio.Semaphore(fetch_concurrency) for lane in Lane}
+        self._fetching: set[asyncio.Task[None]] = set()
+        self._accepting = True
+        # Decoding takes what is ready: there is nothing to gain from waiting for more.
+        self._to_decode = MicroBatcher(
+            BatchLimits(max_batch=batch.max_batch, max_batch_bytes=batch.max_batch_bytes),
+            lambda frame: len(frame.content or b""),
+            max_frames=2 * batch.max_batch,
+            max_bytes=stream.max_in_flight_bytes,
+        )
+        # Two batches: one on its way to the device, one being decoded behind it.
+        self._to_device = MicroBatcher(
+            BatchLimits(
+                max_batch=batch.max_batch,
+                max_batch_bytes=batch.max_batch_bytes,
+                max_wait=batch.max_wait,
+                work_conserving=batch.work_conserving,
+            ),
+            lambda frame: 0 if frame.pixels is None else frame.pixels.nbytes,
+            max_frames=2 * batch.max_batch,
+            max_bytes=stream.max_in_flight_bytes,
+            predict=self._service_time.predict,
+        )
+
+    async def submit(self, frame: Frame, acknowledge: Callable[[], object]) -> None:
+        """Take a frame into the pipeline, waiting while too much is under way.
+
+        Call in the order of delivery. `acknowledge` is called once the frame and all before it in
+        its partition are safe in every sink.
+        """
+        await self._budgets[frame.lane].acquire(_record_size(frame))
+        if not self._accepting:
+            # Shutting down: the record stays unacknowledged and will be delivered again.
+            await asyncio.Event().wait()
+        origin = frame.origin
+        self._entries[frame] = self.ledger.begin(
+            (origin.topic, origin.partition), origin.offset, acknowledge
+        )
+        self._metrics.frames_in.labels(self._metrics.feed(frame.feed)).inc()
+        if frame.failed:
+            self._delivery.deliver([frame])
+            return
+        task = asyncio.create_task(self._fetch(frame))
+        self._fetching.add(task)
+        task.add_done_callback(self._fetching.discard)
+
+    async def run(self) -> None:
+        """Work until cancelled. An error that escapes is a reason to stop the worker."""
+        # One thread each: operators belong to one thread (two threads sharing an Ultralytics
+        # network get each other's boxes), and the decoder parallelises within a batch itself.
+        with (
+            ThreadPoolExecutor(1, "decode") as decode_thread,
+            ThreadPoolExecutor(1, "device") as device_thread,
+        ):
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._delivery.run(), name="deliver")
+                group.create_task(self._decode_batches(decode_thread), name="decode")
+                group.create_task(self._process_batches(device_thread), name="device")
+
+    def stop_accepting(self) -> None:
+        """Take no further frames; those in flight go on."""
+        self._accepting = False
+        self._delivery.hurry()
+
+    async def drain(self, seconds: float) -> int:
+        """Wait until every frame in flight is safe in every sink, at most `seconds`.
+
+        Returns:
+            How many are not; they are let go unacknowledged and will be delivered again.
+        """
+        try:
+            async with asyncio.timeout(seconds):
+                await self.ledger.wait_empty()
+        except TimeoutError:
+            logger.warning(
+                "%d frames did not finish within %g s and will be delivered again",
+                self.ledger.unfinished,
+                seconds,
+            )
+        dropped = self.ledger.revoke()
+        self._metrics.redelivered.inc(dropped)
+        return dropped
+
+    def troubles(self) -> Mapping[str, str]:
+        """Sinks that cannot write at the moment, and why."""
+        return {name: trouble.error for name, trouble in self._delivery.troubles().items()}
+
+    async def _fetch(self, frame: Frame) -> None:
+        async with self._fetch_slots[frame.lane]:
+            if frame.content is None:
+                await self._fetch_content(frame)
+            if frame.failed:
+                self._delivery.deliver([frame])
+            else:
+                await self._to_decode.put(frame)
+                self._metrics.queue_depth.labels("decode").set(len(self._to_decode))
+
+    async def _fetch_content(self, frame: Frame) -> None:
+        started = time.perf_counter()
+        try:
+            frame.content = await self._fetcher.fetch(frame.uri or "")
+        except FetchError as error:
+            frame.fail(Stage.FETCH, error.reason, str(error))
+        except Exception as error:
+            logger.exception("fetching %r failed unexpectedly", frame.uri)
+            frame.fail(
+                Stage.FETCH,
+                "internal-error",
+                f"fetching failed with {type(error).__name__}: {error}; see the worker's log",
+            )
+        self._metrics.stage_seconds.labels("fetch").observe(time.perf_counter() - started)
+
+    async def _decode_batches(self, thread: ThreadPoolExecutor) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            frames = await self._to_decode.take()
+            started = time.perf_counter()
+            await loop.run_in_executor(thread, self._decode, frames)
+            self._metrics.stage_seconds.labels("decode").observe(time.perf_counter() - started)
+            for frame in frames:
+                frame.content = None
+            self._delivery.deliver([frame for frame in frames if frame.failed])
+            for frame in frames:
+                if not frame.failed:
+                    await self._to_device.put(frame)
+            self._metrics.queue_depth.labels("device").set(len(self._to_device))
+
+    def _decode(self, frames: Sequence[Frame]) -> None:
+        """Decode a batch; if the decoder itself fails, find the frame that makes it."""
+        try:
+            self._decoder.decode(frames)
+        except Exception as error:
+            if len(frames) > 1:
+                for frame in frames:
+                    if frame.pixels is None and not frame.failed:
+                        self._decode([frame])
+                return
+            logger.exception("the decoder failed on image %r", frames[0].image_id)
+            frames[0].fail(
+                Stage.DECODE,
+                "decoder-error",
+                f"the decoder failed with {type(error).__name__}: {error}",
+            )
+
+    async def _process_batches(self, thread: ThreadPoolExecutor) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            frames = await self._to_device.take()
+            oldest = min(frame.received_at for frame in frames)
+            self._metrics.batch_wait.observe(time.monotonic() - oldest)
+            self._metrics.batch_size.observe(len(frames))
+            started = time.perf_counter()
+            await loop.run_in_executor(thread, self._process, frames)
+            seconds = time.perf_counter() - started
+            self._service_time.observe(len(frames), seconds)
+            self._metrics.stage_seconds.labels("operators").observe(seconds)
+            for frame in frames:
+                frame.pixels = None
+            self._delivery.deliver(frames)
+
+    def _process(self, frames: Sequence[Frame]) -> None:
+        try:
+            self._chain.process(frames)
+        except Exception as error:
+            # The chain isolates what operators do; an error of its own concerns all frames.
+            logger.exception("a batch of %d frames failed", len(frames))
+            for frame in frames:
+                frame.fail(
+                    "operators",
+                    "internal-error",
+                    f"the operators failed with {type(error).__name__}: {error}; see the log",
+                )
+
+    def _written(self, frame: Frame, sink: Sink) -> None:
+        if sink.name == "kafka" and not frame.failed:
+            latency = time.time() - frame.origin.timestamp_ms / 1000
+            self._metrics.latency.labels(self._metrics.feed(frame.feed)).observe(max(latency, 0.0))
+
+    def _safe(self, frame: Frame) -> None:
+        feed = self._metrics.feed(frame.feed)
+        if frame.failure is not None:
+            self._metrics.frames_failed.labels(feed, frame.failure.stage).inc()
+        else:
+            verdict = frame.findings.verdict
+            self._metrics.frames_out.labels(feed, verdict.action if verdict else "none").inc()
+        self._budgets[frame.lane].release(_record_size(frame))
+        self.ledger.finish(self._entries.pop(frame))
+
+
+def _record_size(frame: Frame) -> int:
+    return len(frame.origin.value or b"")

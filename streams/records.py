@@ -1,0 +1,275 @@
+"""What arrives on the `images` topics: an image reference in JSON, or the image's bytes themselves.
+
+A record that is neither still becomes a frame, one that has already failed at the stage `parse`, so
+that it takes the ordinary way to the dead letters and its offset is acknowledged in order.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+from typing import Annotated, Any
+
+import msgspec
+
+from operators.frame import Frame, Lane, Origin, Stage
+
+DEFAULT_FEED = "default"
+MAX_ID_LENGTH = 256
+MAX_FEED_LENGTH = 128
+MAX_URI_LENGTH = 8192
+MAX_METADATA_BYTES = 65_536
+MAX_METADATA_DEPTH = 16
+OWN_HEADER_PREFIX = "imagewire-"
+"""Headers that Imagewire writes itself; they never become metadata."""
+
+_LATEST_MS = 9_224_318_015_999
+"""2262-04-11, the last day that ClickHouse's DateTime64 holds in every precision."""
+
+_IMAGE_MAGIC: tuple[bytes, ...] = (
+    b"\xff\xd8\xff",  # JPEG
+    b"\x89PNG",
+    b"RIFF",  # WebP
+    b"GIF8",
+    b"BM",
+    b"II*\x00",  # TIFF, little endian
+    b"MM\x00*",  # TIFF, big endian
+)
+
+
+class ImageReference(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A record of the topic `images` that names an image.
+
+    `id`: the producer's own name for the image; publishing the same id again overwrites.
+    `uri`: where the bytes are: https:, http:, s3:, gs:, az:, file: or data:.
+    `feed`: the source it belongs to, such as a camera or an upload stream.
+    `captured_at`: when the picture was taken, RFC 3339 or milliseconds since the epoch.
+    `lane`: `live` or `bulk`; without it the topic decides.
+    `metadata`: anything else worth keeping; unknown fields of the record are added to it.
+    """
+
+    uri: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_URI_LENGTH)]
+    id: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID_LENGTH)] | None = None
+    feed: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_FEED_LENGTH)] | None = None
+    captured_at: str | int | None = None
+    lane: Lane | None = None
+    metadata: dict[str, Any] = {}
+
+
+_KNOWN_FIELDS = frozenset(ImageReference.__struct_fields__)
+
+
+class RecordError(ValueError):
+    """A record cannot be taken: `reason` for machines, the message for people."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+def frame_from_record(origin: Origin, lane: Lane = Lane.LIVE) -> Frame:
+    """Turn a Kafka record into a frame; a record that is none into a frame that has failed."""
+    try:
+        if _is_inline(origin):
+            return _inline_frame(origin, lane)
+        return _reference_frame(origin, lane)
+    except RecordError as error:
+        frame = Frame(
+            image_id=origin.derived_id(),
+            feed=_salvaged_feed(origin),
+            event_time_ms=_sane_ms(origin.timestamp_ms),
+            origin=origin,
+            lane=lane,
+        )
+        frame.fail(Stage.PARSE, error.reason, str(error))
+        return frame
+
+
+def _is_inline(origin: Origin) -> bool:
+    """Whether the value is the image itself: its content type says so, else its first bytes."""
+    headers = _first_headers(origin)
+    content_type = headers.get("content-type", b"").split(b";")[0].strip().lower()
+    if content_type.startswith(b"image/") or content_type == b"application/octet-stream":
+        return True
+    if content_type in (b"application/json", b"text/json"):
+        return False
+    value = origin.value or b""
+    return value.startswith(_IMAGE_MAGIC) or value[4:8] == b"ftyp"
+
+
+def _inline_frame(origin: Origin, lane: Lane) -> Frame:
+    headers = _first_headers(origin)
+    image_id = _header_text(headers, "image-id")
+    captured_at = _header_text(headers, "captured-at")
+    content_type = _header_text(headers, "content-type")
+    known = {"image-id", "feed", "captured-at", "content-type", "lane"}
+    metadata: dict[str, Any] = {
+        name: value.decode("utf-8", errors="replace")
+        for name, value in headers.items()
+        if name not in known and not name.startswith(OWN_HEADER_PREFIX)
+    }
+    return Frame(
+        image_id=_checked_name("header 'image-id'", image_id, MAX_ID_LENGTH) or origin.derived_id(),
+        feed=_checked_name("header 'feed'", _header_text(headers, "feed"), MAX_FEED_LENGTH)
+        or DEFAULT_FEED,
+        event_time_ms=_event_time_ms(captured_at, origin),
+        origin=origin,
+        id_given=image_id is not None,
+        captured_at_given=captured_at is not None,
+        lane=_lane(_header_text(headers, "lane")) or lane,
+        content_type=content_type,
+        metadata=_checked_metadata(metadata),
+        content=origin.value or b"",
+    )
+
+
+def _reference_frame(origin: Origin, lane: Lane) -> Frame:
+    if not origin.value:
+        raise RecordError(
+            "empty-record",
+            "the record has no value; send an image reference as JSON, or an image's bytes with "
+            "the header content-type: image/…",
+        )
+    try:
+        fields = msgspec.json.decode(origin.value)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise RecordError(
+            "not-a-record",
+            f"the value is neither JSON ({error}) nor an image that is recognised; send an image "
+            "reference as JSON, or an image's bytes with the header content-type: image/…",
+        ) from error
+    if not isinstance(fields, dict):
+        raise RecordError(
+            "not-a-reference",
+            f"the value is JSON but no object (it is {type(fields).__name__}); an image reference "
+            'is an object such as {"uri": "https://…"}',
+        )
+    try:
+        reference = msgspec.convert(
+            {name: value for name, value in fields.items() if name in _KNOWN_FIELDS},
+            ImageReference,
+        )
+    except msgspec.ValidationError as error:
+        raise RecordError("not-a-reference", f"not an image reference: {error}") from error
+    headers = _first_headers(origin)
+    image_id = reference.id or _header_text(headers, "image-id")
+    captured_at = reference.captured_at
+    if captured_at is None:
+        captured_at = _header_text(headers, "captured-at")
+    unknown = {name: value for name, value in fields.items() if name not in _KNOWN_FIELDS}
+    return Frame(
+        image_id=_checked_name("'id'", image_id, MAX_ID_LENGTH) or origin.derived_id(),
+        feed=_checked_name(
+            "'feed'", reference.feed or _header_text(headers, "feed"), MAX_FEED_LENGTH
+        )
+        or DEFAULT_FEED,
+        event_time_ms=_event_time_ms(captured_at, origin),
+        origin=origin,
+        id_given=image_id is not None,
+        captured_at_given=captured_at is not None,
+        lane=reference.lane or _lane(_header_text(headers, "lane")) or lane,
+        uri=_checked_name("'uri'", reference.uri, MAX_URI_LENGTH),
+        metadata=_checked_metadata({**unknown, **reference.metadata}),
+    )
+
+
+def _first_headers(origin: Origin) -> dict[str, bytes]:
+    """Header name in lower case to its first value."""
+    found: dict[str, bytes] = {}
+    for name, value in origin.headers:
+        found.setdefault(name.lower(), value or b"")
+    return found
+
+
+def _header_text(headers: dict[str, bytes], name: str) -> str | None:
+    value = headers.get(name)
+    if not value:
+        return None
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise RecordError("bad-header", f"the header '{name}' is not UTF-8: {error}") from error
+
+
+def _checked_name(what: str, value: str | None, longest: int) -> str | None:
+    if value is None:
+        return None
+    if len(value) > longest:
+        raise RecordError("too-long", f"{what} has {len(value)} characters; at most {longest}")
+    if not value.isprintable():
+        raise RecordError(
+            "bad-characters", f"{what} holds control characters; use printable text only"
+        )
+    return value
+
+
+def _checked_metadata(metadata: dict[str, Any]) -> dict[str, Any]:
+    size = len(msgspec.json.encode(metadata))
+    if size > MAX_METADATA_BYTES:
+        raise RecordError(
+            "too-much-metadata",
+            f"metadata takes {size} bytes as JSON; at most {MAX_METADATA_BYTES}",
+        )
+    if _depth(metadata) > MAX_METADATA_DEPTH:
+        raise RecordError(
+            "too-deep-metadata", f"metadata is nested deeper than {MAX_METADATA_DEPTH} levels"
+        )
+    return metadata
+
+
+def _depth(value: Any) -> int:
+    deepest, pending = 0, [(value, 1)]
+    while pending:
+        item, level = pending.pop()
+        deepest = max(deepest, level)
+        if level > MAX_METADATA_DEPTH:
+            break
+        children = item.values() if isinstance(item, dict) else item
+        if isinstance(item, dict | list):
+            pending.extend((child, level + 1) for child in children)
+    return deepest
+
+
+def _lane(value: str | None) -> Lane | None:
+    if value is None:
+        return None
+    try:
+        return Lane(value)
+    except ValueError as error:
+        raise RecordError("bad-lane", f"lane is '{value[:40]}'; use 'live' or 'bulk'") from error
+
+
+def _event_time_ms(captured_at: str | int | None, origin: Origin) -> int:
+    if captured_at is None:
+        return _sane_ms(origin.timestamp_ms)
+    if isinstance(captured_at, int):
+        milliseconds = captured_at
+    else:
+        try:
+            moment = dt.datetime.fromisoformat(captured_at)
+        except ValueError as error:
+            raise RecordError(
+                "bad-captured-at",
+                f"captured_at is '{captured_at[:40]}'; write RFC 3339, such as "
+                "2026-01-31T12:00:00Z, or milliseconds since the epoch",
+            ) from error
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=dt.UTC)
+        milliseconds = math.floor(moment.timestamp() * 1000)
+    if not 0 <= milliseconds <= _LATEST_MS:
+        raise RecordError(
+            "bad-captured-at",
+            f"captured_at ({str(captured_at)[:40]}) lies outside the years 1970 to 2262",
+        )
+    return milliseconds
+
+
+def _sane_ms(milliseconds: int) -> int:
+    """Kafka timestamps are the producer's clock and may be anything, -1 included."""
+    return min(max(milliseconds, 0), _LATEST_MS)
+
+
+def _salvaged_feed(origin: Origin) -> str:
+    """The feed of a record that is broken otherwise, so that its owner can find the dead letter."""
+    feed = _first_headers(origin).get("feed", b"").decode("utf-8", errors="replace")
+    return feed if feed and feed.isprintable() and len(feed) <= MAX_FEED_LENGTH else DEFAULT_FEED

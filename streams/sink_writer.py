@@ -1,0 +1,155 @@
+"""Writes frames to one sink, in blocks, until they are safe.
+
+While a write is under way the next block gathers, so a slow store gets larger blocks instead of
+more of them. Transient errors are retried for as long as it takes; the queue in front is bounded,
+so a store that is down pauses intake rather than filling memory. A permanent error is narrowed down
+by halving the block until the rows that cause it stand alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import stamina
+
+from operators.frame import Frame
+from sinks.sink import PermanentSinkError, Sink, TransientSinkError
+from streams.metrics import Metrics
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class SinkTrouble:
+    """Why a sink is not keeping up: the last error and since when it lasts (`time.time()`)."""
+
+    error: str
+    since: float
+
+
+class SinkWriter:
+    """The queue and the writing task of one sink."""
+
+    def __init__(
+        self,
+        sink: Sink,
+        metrics: Metrics,
+        *,
+        linger: float,
+        block_rows: int,
+        on_written: Callable[[Sink, Frame], None],
+        on_rejected: Callable[[Sink, Frame, Exception], None],
+    ) -> None:
+        """
+        Args:
+            linger: seconds for which a block may gather before it is written.
+            block_rows: most frames in one write.
+            on_written: called for each frame that is safe in this sink.
+            on_rejected: called instead for each frame that the sink refuses for good.
+        """
+        self.sink = sink
+        self.trouble: SinkTrouble | None = None
+        self._metrics = metrics
+        self._linger = linger
+        self._block_rows = block_rows
+        self._on_written = on_written
+        self._on_rejected = on_rejected
+        self._waiting: deque[Frame] = deque()
+        self._arrived = asyncio.Event()
+        self._full = asyncio.Event()
+        self._hurry = asyncio.Event()
+
+    def add(self, frame: Frame) -> None:
+        """Queue a frame. The number of frames in flight is bounded before they come here."""
+        self._waiting.append(frame)
+        self._metrics.queue_depth.labels(self.sink.name).set(len(self._waiting))
+        self._arrived.set()
+        if len(self._waiting) >= self._block_rows:
+            self._full.set()
+
+    def hurry(self) -> None:
+        """Stop lingering: frames are being drained."""
+        self._hurry.set()
+        self._full.set()
+
+    async def run(self) -> None:
+        """Write until cancelled."""
+        while True:
+            await self._arrived.wait()
+            if self._linger and not self._hurry.is_set():
+                await self._gather()
+            block = [
+                self._waiting.popleft() for _ in range(min(len(self._waiting), self._block_rows))
+            ]
+            if not self._waiting:
+                self._arrived.clear()
+            if len(self._waiting) < self._block_rows and not self._hurry.is_set():
+                self._full.clear()
+            self._metrics.queue_depth.labels(self.sink.name).set(len(self._waiting))
+            await self._write(block)
+
+    async def _gather(self) -> None:
+        try:
+            async with asyncio.timeout(self._linger):
+                await self._full.wait()
+        except TimeoutError:
+            return
+
+    async def _write(self, frames: Sequence[Frame]) -> None:
+        try:
+            started = time.perf_counter()
+            await self._write_until_safe(frames)
+        except PermanentSinkError as error:
+            await self._isolate(frames, error)
+            return
+        except Exception as error:
+            # A sink that raises anything else has a defect, and retrying would hide it; treat
+            # the rows as rejected so that they are dead-lettered with the error's name.
+            logger.exception("sink %s failed unexpectedly", self.sink.name)
+            await self._isolate(frames, error)
+            return
+        self._metrics.stage_seconds.labels(f"sink-{self.sink.name}").observe(
+            time.perf_counter() - started
+        )
+        for frame in frames:
+            self._on_written(self.sink, frame)
+
+    async def _isolate(self, frames: Sequence[Frame], error: Exception) -> None:
+        if len(frames) == 1:
+            logger.error("sink %s rejects image %r: %s", self.sink.name, frames[0].image_id, error)
+            self._metrics.sink_rejections.labels(self.sink.name).inc()
+            self._on_rejected(self.sink, frames[0], error)
+            return
+        middle = len(frames) // 2
+        await self._write(frames[:middle])
+        await self._write(frames[middle:])
+
+    async def _write_until_safe(self, frames: Sequence[Frame]) -> None:
+        # Unbounded on purpose: nothing is acknowledged until it is safe, and the queues before
+        # this one are bounded. Waits grow to 15 s so that a store that returns is not stormed.
+        async for attempt in stamina.retry_context(
+            on=self._backoff, attempts=None, timeout=None, wait_initial=0.1, wait_max=15.0
+        ):
+            with attempt:
+                await self.sink.write(frames)
+        if self.trouble is not None:
+            logger.warning(
+                "sink %s works again after %.0f s", self.sink.name, time.time() - self.trouble.since
+            )
+            self.trouble = None
+
+    def _backoff(self, error: Exception) -> bool | float:
+        """Whether to retry, or after how many seconds when the store said so."""
+        if not isinstance(error, TransientSinkError):
+            return False
+        self._metrics.sink_retries.labels(self.sink.name).inc()
+        if self.trouble is None:
+            logger.warning("sink %s cannot write now, retrying: %s", self.sink.name, error)
+        since = self.trouble.since if self.trouble else time.time()
+        self.trouble = SinkTrouble(str(error), since)
+        return min(error.retry_after, 60.0) if error.retry_after is not None else True
