@@ -1,0 +1,328 @@
+"""The whole stack on one machine: a broker, both stores, and workers, as children of this process.
+
+Every part is a process of its own: the engines hold the interpreter's lock, want memory settings
+of their own, and may be killed without the others. They come up together; they go down in the
+order in which data flows, workers first, so that what is in flight is written and acknowledged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import grpc
+import httpx
+
+from imagewire.embedded.broker import Broker
+from imagewire.embedded.broker_choice import choose_broker
+from imagewire.embedded.datadir import DataDirectory, RunRecord, own_start_time
+from imagewire.embedded.errors import EmbeddedError
+from imagewire.embedded.ports import LOOPBACK
+from imagewire.embedded.process import ManagedProcess, ProcessStatus, RestartPolicy
+
+WRITER, ANALYST = "writer", "analyst"
+
+# glibc gives large blocks back to the kernel at once and fetches them anew for the next batch;
+# without these settings throughput fell by half as batches grew (EfficientNet, 16 images: 47
+# against 95 a second). They are read when a process starts.
+MALLOC_ENVIRONMENT: Mapping[str, str] = {
+    "MALLOC_MMAP_THRESHOLD_": "2000000000",
+    "MALLOC_TRIM_THRESHOLD_": "8000000000",
+    "MALLOC_TOP_PAD_": "268435456",
+}
+
+# A worker loads its models before it is ready, and finishes what is in flight before it ends.
+_WORKER_START_TIMEOUT = 240.0
+_WORKER_STOP_TIMEOUT = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class StackPorts:
+    """Ports that must be these and no others; None keeps the last one or chooses a free one."""
+
+    broker: int | None = None
+    clickhouse: int | None = None
+    qdrant: int | None = None
+    worker_http: int | None = None
+
+
+class Stack:
+    """A broker, ClickHouse's engine, Qdrant's engine and workers over one data directory.
+
+        async with Stack(Path("imagewire-data")) as stack:
+            await stack.start_worker()
+
+    Args:
+        directory: where everything is kept; see `imagewire.embedded.datadir`.
+        broker_spec: "apache", "tansu", "HOST:PORT", or None to choose.
+        ports: those that are fixed.
+        restart: what to do when a child dies; None leaves it dead.
+        report: is told in words what is being done, for a progress line.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        broker_spec: str | None = None,
+        *,
+        ports: StackPorts | None = None,
+        restart: RestartPolicy | None = RestartPolicy(),  # noqa: B008 - it is immutable
+        report: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.directory = DataDirectory(directory)
+        self._broker_spec = broker_spec
+        self._ports = ports or StackPorts()
+        self._restart = restart
+        self._report = report
+        self._broker: Broker | None = None
+        self._reason = ""
+        self._stores: dict[str, ManagedProcess] = {}
+        self._workers: list[ManagedProcess] = []
+        self._worker_http_port: int | None = None
+
+    @property
+    def broker(self) -> Broker:
+        """The broker, once the stack has started.
+
+        Raises:
+            EmbeddedError: the stack has not started.
+        """
+        if self._broker is None:
+            raise EmbeddedError("the stack has no broker before start()")
+        return self._broker
+
+    @property
+    def broker_reason(self) -> str:
+        """Which broker it is, why, and what becomes of records, in one sentence."""
+        return self._reason
+
+    async def start(self) -> None:
+        """Hold the directory and bring up the broker and the stores.
+
+        Raises:
+            DirectoryHeldError: another stack runs on the directory.
+            EmbeddedError: a part did not come up. Nothing is left running, nothing is held.
+        """
+        self.directory.acquire()
+        try:
+            choice = choose_broker(
+                self._broker_spec,
+                directory=self.directory.kafka,
+                log_directory=self.directory.logs,
+                port=lambda: self.directory.port("broker", self._ports.broker),
+                restart=self._restart,
+            )
+            self._broker, self._reason = choice.broker, choice.reason
+            self._report(f"broker: {self._reason}")
+            self._stores = {"clickhouse": self._clickhouse(), "qdrant": self._qdrant()}
+            await _together(self._broker.start, *(store.start for store in self._stores.values()))
+            self._publish()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def start_worker(
+        self, extra_environment: Mapping[str, str] | None = None
+    ) -> ManagedProcess:
+        """Start one worker of `imagewire worker` on this stack and wait until it is healthy.
+
+        Args:
+            extra_environment: settings on top of `environment()`, by their variable names.
+
+        Raises:
+            ProcessError: it did not start; the message has the tail of its log.
+        """
+        number = len(self._workers) + 1
+        suffix = "" if number == 1 else f"-{number}"
+        port = self.directory.port(
+            f"worker_http{suffix}", self._ports.worker_http if number == 1 else None
+        )
+        worker = ManagedProcess(
+            f"worker{suffix}",
+            [sys.executable, "-m", "imagewire", "worker"],
+            log_directory=self.directory.logs,
+            environment={
+                **os.environ,
+                **MALLOC_ENVIRONMENT,
+                **self.environment(),
+                "IMAGEWIRE_HTTP__HOST": LOOPBACK,
+                "IMAGEWIRE_HTTP__PORT": str(port),
+                **(extra_environment or {}),
+            },
+            ready=lambda: _http_ok(f"http://{LOOPBACK}:{port}/healthz"),
+            start_timeout=_WORKER_START_TIMEOUT,
+            stop_timeout=_WORKER_STOP_TIMEOUT,
+            restart=self._restart,
+        )
+        self._report(f"worker{suffix}: loading models")
+        await worker.start()
+        self._workers.append(worker)
+        if number == 1:
+            self._worker_http_port = port
+        self._publish()
+        return worker
+
+    async def stop(self) -> None:
+        """Stop workers, then stores, then the broker, and let go of the directory."""
+        try:
+            await _together(*(worker.stop for worker in self._workers))
+            await _together(*(store.stop for store in self._stores.values()))
+            if self._broker is not None:
+                await self._broker.stop()
+        finally:
+            self._workers, self._stores = [], {}
+            self._worker_http_port = None
+            self.directory.release()
+
+    def environment(self) -> dict[str, str]:
+        """The settings that point a worker to this stack, as `IMAGEWIRE_...` variables.
+
+        They hold secrets: hand them to a child, never print them.
+        """
+        identity = self.directory.identity
+        return {
+            "IMAGEWIRE_KAFKA__BOOTSTRAP_SERVERS": self.broker.address,
+            "IMAGEWIRE_CLICKHOUSE__HOST": LOOPBACK,
+            "IMAGEWIRE_CLICKHOUSE__PORT": str(identity.ports["clickhouse"]),
+            "IMAGEWIRE_CLICKHOUSE__USERNAME": WRITER,
+            "IMAGEWIRE_CLICKHOUSE__PASSWORD": identity.writer_password,
+            "IMAGEWIRE_QDRANT__HOST": LOOPBACK,
+            "IMAGEWIRE_QDRANT__GRPC_PORT": str(identity.ports["qdrant"]),
+            "IMAGEWIRE_QDRANT__API_KEY": identity.qdrant_api_key,
+        }
+
+    @property
+    def record(self) -> RunRecord:
+        """Where this stack answers, as `run.json` has it."""
+        identity = self.directory.identity
+        return RunRecord(
+            pid=os.getpid(),
+            started=own_start_time(),
+            broker=self.broker.name,
+            broker_address=self.broker.address,
+            clickhouse_host=LOOPBACK,
+            clickhouse_port=identity.ports["clickhouse"],
+            qdrant_host=LOOPBACK,
+            qdrant_port=identity.ports["qdrant"],
+            writer_user=WRITER,
+            writer_password=identity.writer_password,
+            analyst_user=ANALYST,
+            analyst_password=identity.analyst_password,
+            qdrant_api_key=identity.qdrant_api_key,
+            worker_http_port=self._worker_http_port,
+            pids={status.name: status.pid for status in self.status() if status.pid is not None},
+        )
+
+    def status(self) -> list[ProcessStatus]:
+        """The state of every child, broker first."""
+        return [process.status() for process in self._processes()]
+
+    async def wait_for_failure(self) -> ProcessStatus:
+        """Return when a child has died and will not be started again."""
+        waits = [asyncio.create_task(process.wait()) for process in self._processes()]
+        try:
+            done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            return done.pop().result()
+        finally:
+            for wait in waits:
+                wait.cancel()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.stop()
+
+    # its parts
+
+    def _processes(self) -> list[ManagedProcess]:
+        broker = self._broker.process if self._broker is not None else None
+        return [*([broker] if broker else []), *self._stores.values(), *self._workers]
+
+    def _publish(self) -> None:
+        self.directory.publish(self.record)
+
+    def _clickhouse(self) -> ManagedProcess:
+        port = self.directory.port("clickhouse", self._ports.clickhouse)
+        identity = self.directory.identity
+        return ManagedProcess(
+            "clickhouse",
+            _front("clickhouse_front", self.directory.clickhouse, port),
+            log_directory=self.directory.logs,
+            environment={
+                **os.environ,
+                "IMAGEWIRE_FRONT_WRITER_PASSWORD": identity.writer_password,
+                "IMAGEWIRE_FRONT_ANALYST_PASSWORD": identity.analyst_password,
+            },
+            ready=lambda: _http_ok(f"http://{LOOPBACK}:{port}/ping"),
+            restart=self._restart,
+        )
+
+    def _qdrant(self) -> ManagedProcess:
+        port = self.directory.port("qdrant", self._ports.qdrant)
+        identity = self.directory.identity
+        return ManagedProcess(
+            "qdrant",
+            _front("qdrant_front", self.directory.qdrant, port),
+            log_directory=self.directory.logs,
+            environment={**os.environ, "IMAGEWIRE_FRONT_API_KEY": identity.qdrant_api_key},
+            ready=lambda: _grpc_answers(f"{LOOPBACK}:{port}", identity.qdrant_api_key),
+            restart=self._restart,
+        )
+
+
+def _front(module: str, path: Path, port: int) -> list[str]:
+    return [
+        *(sys.executable, "-m", f"imagewire.embedded.{module}"),
+        *("--path", str(path), "--host", LOOPBACK, "--port", str(port)),
+    ]
+
+
+async def _together(*actions: Callable[[], Awaitable[None]]) -> None:
+    """Run all at once; if one fails, cancel the others, wait for them, and raise its error."""
+
+    async def act(action: Callable[[], Awaitable[None]]) -> None:
+        await action()
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for action in actions:
+                group.create_task(act(action))
+    except ExceptionGroup as errors:
+        raise errors.exceptions[0] from None
+
+
+async def _http_ok(url: str) -> bool:
+    # trust_env=False: a proxy of the user's has no business on the loopback address.
+    async with httpx.AsyncClient(trust_env=False, timeout=2.0) as client:
+        try:
+            return (await client.get(url)).status_code == httpx.codes.OK
+        except httpx.HTTPError:
+            return False
+
+
+async def _grpc_answers(address: str, api_key: str) -> bool:
+    """Whether Qdrant's gRPC service at `address` answers its health check.
+
+    The request has no fields, so it is zero bytes long, and the answer need not be read.
+    """
+    options = [("grpc.enable_http_proxy", 0)]
+    async with grpc.aio.insecure_channel(address, options=options) as channel:
+        check = channel.unary_unary("/qdrant.Qdrant/HealthCheck")
+        try:
+            await check(b"", metadata=(("api-key", api_key),), timeout=2.0)
+        except grpc.aio.AioRpcError:
+            return False
+    return True
