@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from models.errors import ModelError, nearest
+from models.validation import explain
 from models.weights import is_remote, verified_weights
 
 Task = Literal["detection", "text-detection", "text-recognition", "embedding", "classification"]
@@ -181,20 +182,9 @@ def _card(path: Path, name: str, table: Any) -> ModelCard:
     try:
         card = ModelCard.model_validate({**table, "name": name})
     except ValidationError as error:
-        raise ModelError("\n".join(_explained(path, name, error))) from error
+        problems = "; ".join(explain(error, ModelCard, ignore="name"))
+        raise ModelError(f"{path}: model '{name}': {problems}") from error
     if card.weights.startswith("package:") or ":/" in card.weights or is_remote(card.weights):
         return card
     weights = Path(card.weights).expanduser()
     return card.model_copy(update={"weights": str(path.resolve().parent / weights)})
-
-
-def _explained(path: Path, name: str, error: ValidationError) -> Iterator[str]:
-    for problem in error.errors():
-        key = ".".join(str(part) for part in problem["loc"])
-        if problem["type"] == "extra_forbidden":
-            hint = nearest(key, [field for field in ModelCard.model_fields if field != "name"])
-            yield f"{path}: model '{name}': unknown key '{key}'{hint}"
-        elif problem["type"] == "missing":
-            yield f"{path}: model '{name}': the key '{key}' is missing"
-        else:
-            yield f"{path}: model '{name}': key '{key}': {problem['msg']}"

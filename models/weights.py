@@ -1,8 +1,8 @@
 """Where a model's weights are, and the proof that they are the right ones.
 
-Weights are programs in all but name, and a changed byte changes verdicts silently, so no loader ever
-opens a file that has not just been hashed. Remote weights are fetched once into a cache folder that
-is addressed by their SHA-256: a new version of a model can never be mistaken for an old one.
+Weights are programs in all but name, and a changed byte changes verdicts silently, so no loader
+ever opens a file that has not just been hashed. Remote weights are fetched once into a cache folder
+that is addressed by their SHA-256: a new version of a model can never be mistaken for an old one.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def _local_path(model: str, location: str) -> Path:
 
 
 def _package_path(model: str, inside: str) -> Path:
-    """Find `<module>/<path>` without importing the module, which may be slow or have side effects."""
+    """Find `<module>/<path>` without importing the module: that may be slow or do something."""
     module, _, relative = inside.partition("/")
     if not module or not relative or ".." in PurePosixPath(relative).parts:
         raise ModelError(
@@ -168,8 +168,8 @@ def _pieces(model: str, location: str) -> Iterator[bytes]:
     except (httpx.HTTPError, obstore.exceptions.BaseError, ValueError) as error:
         raise ModelError(
             f"model '{model}': its weights cannot be fetched from '{location}' "
-            f"({type(error).__name__}: {error}); check the address and the network, or download the "
-            "file yourself and give its path as 'weights'"
+            f"({type(error).__name__}: {error}); check the address and the network, or download "
+            "the file yourself and give its path as 'weights'"
         ) from error
 
 

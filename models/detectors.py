@@ -1,0 +1,413 @@
+"""Object detectors: any network with Ultralytics' outputs, batched, on any device.
+
+Ultralytics' `predict()` is not used. On a CPU it resets torch's thread count for the whole process
+and takes about twice the time of the bare network with suppression. Here a detector is a network, a
+scale for its input and one suppression of the whole batch; letterboxing belongs to the caller.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import onnx
+import torch
+from onnx import numpy_helper
+from pydantic import BaseModel, ConfigDict
+
+from models.catalog import ModelCard
+from models.device import Device
+from models.errors import ModelError
+from models.image_input import card_options
+from models.onnx_graph import OnnxModule
+from models.suppression import Boxes, suppress
+
+Network = Callable[[torch.Tensor], Any]
+
+DEFAULT_SIZE = 640
+"""Ultralytics' default training size, for models that do not say their own."""
+
+DEFAULT_CONFIDENCE = 0.25
+DEFAULT_IOU = 0.7
+"""The defaults of Ultralytics' predictor."""
+
+MAX_DETECTIONS = 300
+"""For each image; the default of Ultralytics' predictor."""
+
+STRIDE = 32
+"""The coarsest feature map of every YOLO network, to whose multiples an input's sides are bound."""
+
+
+READABLE_TASKS = ("detect", "segment", "pose")
+"""Ultralytics' tasks whose output begins with upright boxes; masks and key points are ignored."""
+
+
+class DetectorOptions(BaseModel):
+    """The `options` that a detector's catalogue entry may have.
+
+    Attributes:
+        channels: order in which the network takes red, green and blue. Ultralytics trains on RGB.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    channels: Literal["rgb", "bgr"] = "rgb"
+
+
+class Detector:
+    """A detection network that is ready to run. One instance belongs to one thread.
+
+    Attributes:
+        card: its catalogue entry.
+        labels: class index to label; classes without a label are not reported.
+        input_size: (height, width) in pixels that it is best fed.
+        fixed_size: whether it accepts no other size.
+    """
+
+    def __init__(
+        self,
+        card: ModelCard,
+        device: Device,
+        network: Network,
+        dtype: torch.dtype,
+        names: dict[int, str],
+        input_size: tuple[int, int] | None = None,
+        fixed_size: bool = False,
+        end_to_end: bool = False,
+        memory_format: torch.memory_format = torch.contiguous_format,
+    ) -> None:
+        """Use `load_detector`.
+
+        Args:
+            dtype: what the network takes.
+            names: class index to label as the weights say; the catalogue's labels go first.
+            input_size, fixed_size: as the weights say.
+            end_to_end: whether the network suppresses duplicates itself.
+            memory_format: of the network's input.
+        """
+        self.card = card
+        self.labels = dict(card.labels) or names
+        if not self.labels:
+            raise ModelError(
+                f"model '{card.full_name}' names no classes in its file; give 'labels' in its "
+                "catalogue entry"
+            )
+        self.class_count = max(len(names), max(self.labels, default=-1) + 1)
+        self.fixed_size = fixed_size
+        own_size = input_size or (DEFAULT_SIZE, DEFAULT_SIZE)
+        self.input_size = own_size if fixed_size else (card.input_size or own_size)
+        self._network = network
+        self._dtype = dtype
+        self._end_to_end = end_to_end
+        self._memory_format = memory_format
+        self._device = device
+        self._bgr = card_options(card, DetectorOptions).channels == "bgr"
+        unlabelled = set(range(self.class_count)) - self.labels.keys()
+        self._classes = torch.tensor(sorted(self.labels)) if unlabelled else None
+
+    @torch.inference_mode()
+    def raw(self, images: torch.Tensor) -> torch.Tensor:
+        """The network's own output for a batch.
+
+        Args:
+            images: uint8 RGB, shape (N, 3, height, width), on any device; both sides multiples of
+                32.
+
+        Returns:
+            (N, 4 + classes + extra, anchors), or (N, rows, 6) from networks that suppress
+            duplicates themselves; boxes in pixels of the input.
+        """
+        values = images.to(self._device.torch_device, self._dtype)
+        if self._bgr:
+            values = values.flip(1)
+        values = (values / 255).contiguous(memory_format=self._memory_format)
+        output = _first(self._network(values))
+        if not isinstance(output, torch.Tensor) or output.ndim != 3:
+            raise self._strange_output(output)
+        return output
+
+    def detect(
+        self,
+        images: torch.Tensor,
+        confidence: float | None = None,
+        iou: float | None = None,
+        max_detections: int = MAX_DETECTIONS,
+    ) -> list[Boxes]:
+        """Find objects in a batch with one forward pass.
+
+        Args:
+            images: as for `raw`.
+            confidence, iou: the catalogue entry's thresholds when `None`.
+
+        Returns:
+            One `Boxes` for each image, in pixels of the input, best first.
+        """
+        thresholds = self.card.thresholds
+        if confidence is None:
+            confidence = thresholds.get("confidence", DEFAULT_CONFIDENCE)
+        if iou is None:
+            iou = thresholds.get("iou", DEFAULT_IOU)
+        with torch.inference_mode():
+            predictions = self.raw(images)
+            return suppress(
+                predictions,
+                self.class_count,
+                confidence,
+                iou,
+                max_detections,
+                self._classes,
+                self._is_end_to_end(predictions),
+            )
+
+    def check(self, size: tuple[int, int]) -> None:
+        """Run one empty picture of `size`, so that a wrong model stops the start, not a batch.
+
+        Raises:
+            ModelError: the network cannot take it, or gives something else than boxes.
+        """
+        try:
+            output = self.raw(torch.zeros((1, 3, *size), dtype=torch.uint8))
+        except ModelError:
+            raise
+        except Exception as error:
+            raise ModelError(
+                f"model '{self.card.full_name}' fails on an empty picture of "
+                f"{size[0]}x{size[1]} pixels ({type(error).__name__}: {error}); check "
+                "'input_size', 'format' and 'network' in its catalogue entry"
+            ) from error
+        channels, columns = output.shape[1:]
+        if self._is_end_to_end(output):
+            return
+        if columns == 4 + self.class_count != channels:
+            raise ModelError(
+                f"model '{self.card.full_name}' has the output of RT-DETR, which is not supported; "
+                "use a YOLO detector"
+            )
+        if channels < 4 + self.class_count:
+            raise ModelError(
+                f"model '{self.card.full_name}' knows {channels - 4} classes, but has labels up to "
+                f"class {self.class_count - 1}; correct 'labels' in its catalogue entry"
+            )
+
+    def _is_end_to_end(self, predictions: torch.Tensor) -> bool:
+        """Six columns are finished boxes too; a two-class YOLO has six channels, not columns."""
+        return self._end_to_end or predictions.shape[-1] == 6
+
+    def _strange_output(self, output: Any) -> ModelError:
+        kind = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
+        return ModelError(
+            f"model '{self.card.full_name}' is no detector that Imagewire can read: its output is "
+            f"{kind}, not (images, 4 + classes, anchors) or (images, rows, 6)"
+        )
+
+
+def _first(output: Any) -> Any:
+    """Networks give their boxes first, whatever else they give."""
+    while isinstance(output, (tuple, list)):
+        output = output[0]
+    return output
+
+
+def load_detector(card: ModelCard, device: Device) -> Detector:
+    """Load the detector that `card` describes; its weights are verified first.
+
+    `network` in a catalogue entry of format `onnx` may name an Ultralytics configuration
+    (`yolov8n.yaml`), into whose torch network the ONNX weights are loaded, or `onnx-graph` to run
+    the graph itself in torch; without it the file runs in ONNX Runtime. The other formats need
+    none.
+
+    Raises:
+        ModelError: it is no detector, cannot be verified, is not trusted, or cannot be loaded.
+    """
+    if card.task != "detection":
+        raise ModelError(
+            f"model '{card.full_name}' is for {card.task}, not for detection; name another"
+        )
+    if card.format == "ultralytics-pt" and not card.trust:
+        raise ModelError(
+            f"model '{card.full_name}': a .pt file runs code of its author's when it is loaded; "
+            "export it to ONNX or TorchScript (yolo export), or set trust = true in its catalogue "
+            "entry if you know where the file comes from"
+        )
+    if card.format == "torch-state-dict":
+        raise ModelError(
+            f"model '{card.full_name}': detectors are not loaded from bare state dicts; export to "
+            "ONNX or TorchScript (yolo export)"
+        )
+    path = card.verified_path()
+    try:
+        return _load(card, path, device)
+    except (ModelError, MemoryError):
+        raise
+    except Exception as error:
+        raise ModelError(
+            f"model '{card.full_name}': '{path}' cannot be loaded as {card.format} "
+            f"({type(error).__name__}: {error}); check 'format' and 'network' in its catalogue "
+            "entry"
+        ) from error
+
+
+def _load(card: ModelCard, path: Path, device: Device) -> Detector:
+    if card.format == "ultralytics-pt":
+        return _checkpoint(card, path, device)
+    if card.format == "onnx" and card.network == "onnx-graph":
+        return _graph(card, path, device)
+    if card.format == "onnx" and card.network:
+        return _transplanted(card, path, device)
+    return _exported(card, path, device)
+
+
+def _transplanted(card: ModelCard, path: Path, device: Device) -> Detector:
+    """Ultralytics' own network with the weights out of an ONNX export of it.
+
+    An export keeps the parameters' names, so that the weights of the fused network can be put back
+    where they came from. The boxes differ from ONNX Runtime's by less than 0.001 pixel.
+    """
+    from models.quiet_ultralytics import DetectionModel
+
+    exported = onnx.load(path)
+    weights = {
+        item.name: torch.from_numpy(numpy_helper.to_array(item).copy())
+        for item in exported.graph.initializer
+        if item.name.startswith("model.")
+    }
+    names = _export_names(exported) or dict(card.labels)
+    network = DetectionModel(card.network, nc=len(names), verbose=False).eval()
+    network = network.fuse(verbose=False)
+    missing, unexpected = network.load_state_dict(weights, strict=False)
+    if missing or unexpected:
+        raise ModelError(
+            f"model '{card.full_name}': the weights in '{path}' do not fit the network "
+            f"'{card.network}' ({len(missing)} missing, {len(unexpected)} unknown); name the "
+            "configuration that it was trained with, or leave 'network' out"
+        )
+    return _in_torch(card, network, device, names)
+
+
+def _export_names(exported: onnx.ModelProto) -> dict[int, str]:
+    """Class names that Ultralytics writes into an export's metadata, as a Python literal."""
+    for item in exported.metadata_props:
+        if item.key == "names":
+            return {int(index): str(name) for index, name in ast.literal_eval(item.value).items()}
+    return {}
+
+
+def _checkpoint(card: ModelCard, path: Path, device: Device) -> Detector:
+    """A trusted Ultralytics checkpoint."""
+    from models.quiet_ultralytics import DetectionModel, load_checkpoint
+
+    network, _ = load_checkpoint(path)
+    if not isinstance(network, DetectionModel) or network.task not in READABLE_TASKS:
+        raise ModelError(
+            f"model '{card.full_name}': '{path}' holds a network for '{network.task}', not a "
+            "detector of upright boxes"
+        )
+    if not hasattr(network.model[-1], "dfl"):
+        raise ModelError(
+            f"model '{card.full_name}': '{path}' holds a network whose head is a "
+            f"{type(network.model[-1]).__name__}, which is not supported; use a YOLO detector"
+        )
+    names = {int(index): str(name) for index, name in network.names.items()}
+    size = network.args.get("imgsz") if isinstance(network.args, dict) else None
+    trained = (size, size) if isinstance(size, int) else None
+    return _in_torch(card, network.fuse(verbose=False).eval(), device, names, trained)
+
+
+def _graph(card: ModelCard, path: Path, device: Device) -> Detector:
+    """An ONNX graph run in torch, on any device; coordinates want full precision."""
+    exported = onnx.load(path, load_external_data=False)
+    shape = exported.graph.input[0].type.tensor_type.shape.dim
+    batch, height, width = (shape[axis].dim_value for axis in (0, 2, 3))
+    fixed = height > 0 and width > 0
+    graph = OnnxModule(path).eval().to(device.torch_device)
+    if batch > 1:
+        raise ModelError(
+            f"model '{card.full_name}': '{path}' takes batches of exactly {batch}; export it with "
+            "dynamic=True, or leave 'network' out to run it in ONNX Runtime"
+        )
+
+    def one_by_one(images: torch.Tensor) -> Any:
+        return torch.cat([_first(graph(image)) for image in images.split(1)])
+
+    return Detector(
+        card,
+        device,
+        one_by_one if batch == 1 else graph,
+        torch.float32,
+        _export_names(exported),
+        input_size=(height, width) if fixed else None,
+        fixed_size=fixed,
+        memory_format=torch.channels_last,
+    )
+
+
+def _exported(card: ModelCard, path: Path, device: Device) -> Detector:
+    """ONNX Runtime, TorchScript or TensorRT through Ultralytics' own runtime for exports.
+
+    It reads sizes and class names from the export and feeds exports of a fixed batch in pieces.
+    """
+    from models.quiet_ultralytics import AutoBackend
+
+    half = device.dtype == torch.float16
+    runtime = AutoBackend(path, device=device.torch_device, fp16=half, verbose=False)
+    if runtime.task not in READABLE_TASKS:
+        raise ModelError(
+            f"model '{card.full_name}': '{path}' was exported for '{runtime.task}', not for the "
+            "detection of upright boxes"
+        )
+    size = getattr(runtime, "imgsz", None)
+    return Detector(
+        card,
+        device,
+        runtime,
+        torch.float16 if runtime.fp16 else torch.float32,
+        # Without names in the file it invents 999 of them.
+        {int(i): str(n) for i, n in runtime.names.items()} if runtime.metadata.get("names") else {},
+        input_size=(int(size[0]), int(size[1])) if size else None,
+        fixed_size=bool(size) and not getattr(runtime, "dynamic", False),
+        end_to_end=bool(getattr(runtime, "end2end", False)),
+    )
+
+
+def _in_torch(
+    card: ModelCard,
+    network: Any,
+    device: Device,
+    names: dict[int, str],
+    trained: tuple[int, int] | None = None,
+) -> Detector:
+    """A YOLO network in its device and dtype, with the arithmetic of boxes left in float32.
+
+    bfloat16 has eight significant bits: coordinates computed in it would be off by a pixel or two
+    at 320 pixels.
+    """
+    network.to(device.torch_device, device.dtype, memory_format=torch.channels_last)
+    head = network.model[-1]
+    decode = head._inference
+
+    def decode_in_float32(predictions: dict[str, Any]) -> Any:
+        exact = {
+            name: value.float() if isinstance(value, torch.Tensor) else value
+            for name, value in predictions.items()
+        }
+        # Only the shapes of the feature maps are read, to lay out the anchors.
+        exact["feats"] = [
+            feature.new_zeros((), dtype=torch.float32).expand(feature.shape)
+            for feature in predictions["feats"]
+        ]
+        return decode(exact)
+
+    head.dfl.float()
+    head._inference = decode_in_float32
+    return Detector(
+        card,
+        device,
+        network,
+        device.dtype,
+        names,
+        input_size=trained,
+        end_to_end=bool(head.end2end),
+        memory_format=torch.channels_last,
+    )

@@ -1,0 +1,122 @@
+"""What an image network wants to be fed: size, framing, channel order, and the scale of values.
+
+These are facts about weights, so they stand in the catalogue entry's `options` rather than in code;
+encoders and classifiers read them the same way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, TypeVar
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from models.catalog import ModelCard
+from models.device import Device
+from models.errors import ModelError
+from models.resizing import Interpolation, resized
+from models.validation import explain
+
+Channels = tuple[float, float, float]
+Options = TypeVar("Options", bound=BaseModel)
+
+IMAGENET_SIZE = 224
+"""Used when neither the catalogue nor the network says what it was trained at."""
+
+
+def card_options(card: ModelCard, schema: type[Options]) -> Options:
+    """The catalogue entry's `options`, checked against what its loader understands.
+
+    Raises:
+        ModelError: an option is unknown (the nearest is named) or has a wrong value.
+    """
+    try:
+        return schema.model_validate(card.options)
+    except ValidationError as error:
+        raise ModelError(
+            f"model '{card.full_name}': in its options: {'; '.join(explain(error, schema))}"
+        ) from error
+
+
+class ImageInput(BaseModel):
+    """How a picture becomes a network's input; the part of `options` that all loaders share.
+
+    Attributes:
+        fit: `stretch` ignores the aspect ratio and shows everything; `crop` keeps the ratio and
+            loses the longer side's ends.
+        crop_fraction: the picture is resized to the input size divided by this, and the middle is
+            cut out. 0.875 is the habit of ImageNet.
+        interpolation: of the antialiased resize.
+        channels: order in which the network takes red, green and blue.
+        layout: order of the batch's axes.
+        mean, std: each channel becomes `(value / scale - mean) / std`, values counting 0 to 255.
+            They follow the order of `channels`.
+        scale: 255 for means and deviations that count 0 to 1, else 1.
+        precision: `auto` computes in the device's dtype; `fp32` for networks that lose too much.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    fit: Literal["stretch", "crop"] = "stretch"
+    crop_fraction: float = Field(default=1.0, gt=0.0, le=1.0)
+    interpolation: Interpolation = "bilinear"
+    channels: Literal["rgb", "bgr"] = "rgb"
+    layout: Literal["nchw", "nhwc"] = "nchw"
+    mean: Channels = (0.485, 0.456, 0.406)
+    std: Channels = (0.229, 0.224, 0.225)
+    scale: float = Field(default=255.0, gt=0.0)
+    precision: Literal["auto", "fp32"] = "auto"
+
+    def frame(self, pixels: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+        """Bring one picture to the network's size.
+
+        Args:
+            pixels: uint8 RGB, shape (H, W, 3).
+            size: (height, width) of the network's input.
+
+        Returns:
+            uint8 RGB, shape (3, height, width), on the same device.
+        """
+        height, width = size
+        full = (round(height / self.crop_fraction), round(width / self.crop_fraction))
+        if self.fit == "crop":
+            pixels = _middle(pixels, full[0] / full[1])
+        image = resized(pixels, *full, self.interpolation)
+        top, left = (full[0] - height) // 2, (full[1] - width) // 2
+        return image[:, top : top + height, left : left + width]
+
+    def batch(self, pictures: Sequence[torch.Tensor], size: tuple[int, int]) -> torch.Tensor:
+        """Pictures of any sizes as one uint8 RGB batch of shape (N, 3, height, width)."""
+        return torch.stack([self.frame(pixels, size) for pixels in pictures])
+
+    def normalised(self, images: torch.Tensor, device: Device) -> torch.Tensor:
+        """The values that the network takes, in the dtype that it computes in.
+
+        Args:
+            images: uint8 RGB, shape (N, 3, height, width), on any device.
+
+        Returns:
+            (N, 3, height, width) in channels-last memory format, or (N, height, width, 3).
+        """
+        values = images.to(device.torch_device, torch.float32)
+        if self.channels == "bgr":
+            values = values.flip(1)
+        mean = values.new_tensor(self.mean).view(1, 3, 1, 1) * self.scale
+        deviation = values.new_tensor(self.std).view(1, 3, 1, 1) * self.scale
+        values = ((values - mean) / deviation).to(self.dtype(device))
+        if self.layout == "nhwc":
+            return values.permute(0, 2, 3, 1).contiguous()
+        return values.contiguous(memory_format=torch.channels_last)
+
+    def dtype(self, device: Device) -> torch.dtype:
+        return torch.float32 if self.precision == "fp32" else device.dtype
+
+
+def _middle(pixels: torch.Tensor, ratio: float) -> torch.Tensor:
+    """The largest centred part of (H, W, 3) pixels whose height / width is `ratio`."""
+    height, width = pixels.shape[:2]
+    kept_height = min(height, max(1, round(width * ratio)))
+    kept_width = min(width, max(1, round(height / ratio)))
+    top, left = (height - kept_height) // 2, (width - kept_width) // 2
+    return pixels[top : top + kept_height, left : left + kept_width]

@@ -1,0 +1,95 @@
+"""From a detection network's raw output to boxes: thresholds and non-maximum suppression.
+
+The whole batch is suppressed in one call. Ultralytics' own function works image by image and gives
+up after a time limit, which on a busy machine silently leaves the last images of a batch without
+detections; here nothing depends on the clock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torchvision.ops import batched_nms
+
+
+@dataclass(frozen=True, slots=True)
+class Boxes:
+    """What was found in one image, best first.
+
+    Attributes:
+        corners: float32, shape (N, 4): x1, y1, x2, y2 in pixels of the network's input.
+        scores: float32, shape (N,).
+        classes: int64, shape (N,).
+    """
+
+    corners: torch.Tensor
+    scores: torch.Tensor
+    classes: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+
+def suppress(
+    predictions: torch.Tensor,
+    class_count: int,
+    confidence: float,
+    iou: float,
+    max_detections: int,
+    classes: torch.Tensor | None = None,
+    end_to_end: bool = False,
+) -> list[Boxes]:
+    """Keep the best boxes of each image.
+
+    Args:
+        predictions: shape (B, 4 + classes + extra, anchors): centre x, centre y, width, height and
+            a score for each class, as YOLO networks give it; or, from networks that suppress
+            duplicates themselves, (B, rows, 6 + extra): x1, y1, x2, y2, score, class.
+        class_count: how many classes the network knows; further channels (masks, key points) are
+            ignored.
+        confidence: boxes must score higher than this.
+        iou: of two boxes of one class that overlap more than this, the better one stays.
+        max_detections: kept for each image at most.
+        classes: int64; boxes of other classes are dropped before anything is counted.
+        end_to_end: which of the two `predictions` are.
+
+    Returns:
+        One `Boxes` for each image, on the CPU.
+    """
+    if end_to_end:
+        image, corners, scores, kinds = _rows(predictions.float(), confidence)
+    else:
+        image, corners, scores, kinds = _anchors(predictions.float(), class_count, confidence)
+    if classes is not None:
+        wanted = torch.isin(kinds, classes.to(kinds.device))
+        image, corners, scores, kinds = (v[wanted] for v in (image, corners, scores, kinds))
+    if end_to_end:
+        kept = scores.argsort(descending=True, stable=True)
+    else:  # neighbours compete only within their image and class
+        kept = batched_nms(corners, scores, image * class_count + kinds, iou)
+    image, corners, scores, kinds = (v[kept].cpu() for v in (image, corners, scores, kinds))
+    found = []
+    for index in range(len(predictions)):
+        own = (image == index).nonzero().flatten()[:max_detections]
+        found.append(Boxes(corners[own], scores[own], kinds[own]))
+    return found
+
+
+Candidates = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
+"""Image index, corners, score and class of each candidate."""
+
+
+def _anchors(predictions: torch.Tensor, class_count: int, confidence: float) -> Candidates:
+    scores, kinds = predictions[:, 4 : 4 + class_count].max(1)
+    image, anchor = (scores > confidence).nonzero(as_tuple=True)
+    centre = predictions[image, :2, anchor]
+    half = predictions[image, 2:4, anchor] / 2
+    corners = torch.cat((centre - half, centre + half), 1)
+    return image, corners, scores[image, anchor], kinds[image, anchor]
+
+
+def _rows(predictions: torch.Tensor, confidence: float) -> Candidates:
+    image, row = (predictions[..., 4] > confidence).nonzero(as_tuple=True)
+    found = predictions[image, row]
+    return image, found[:, :4], found[:, 4], found[:, 5].long()
