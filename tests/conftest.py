@@ -1,0 +1,85 @@
+"""Real peers for every test that wants one: brokers, and the engines behind their fronts.
+
+They listen on the loopback address at free ports, keep their data in pytest's own folders, and
+end with the run. Tests that share one keep apart by names from `unique`.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pytest
+
+# At the end of the path, and this folder only: `tests/` itself holds folders that are named like
+# the packages under test.
+sys.path.append(str(Path(__file__).parent / "servers"))
+
+from front_process import ClickHouseServer, QdrantServer, clickhouse_server, qdrant_server
+from shared_broker import SharedBroker, missing, shared_broker
+
+
+@pytest.fixture(scope="session")
+def run_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that every process of this test run sees, and no other run."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    directory = shared / "shared-peers"
+    directory.mkdir(exist_ok=True)
+    return directory
+
+
+@pytest.fixture
+def unique() -> Callable[[str], str]:
+    """Makes names that no other test uses: `unique("images")` for a topic, a group, a database."""
+    return lambda prefix: f"{prefix}-{secrets.token_hex(5)}"
+
+
+@pytest.fixture(scope="session")
+def apache_kafka(run_directory: Path) -> Iterator[SharedBroker]:
+    """Apache Kafka, one for the whole run."""
+    with _broker("apache", run_directory) as broker:
+        yield broker
+
+
+@pytest.fixture(scope="session")
+def tansu_broker(run_directory: Path) -> Iterator[SharedBroker]:
+    """tansu, one for the whole run."""
+    with _broker("tansu", run_directory) as broker:
+        yield broker
+
+
+@pytest.fixture(scope="session", params=["apache", "tansu"])
+def kafka_broker(request: pytest.FixtureRequest) -> SharedBroker:
+    """Each broker in turn: `address`, `name`, `durable`, `supports_idempotence`."""
+    broker = request.getfixturevalue(
+        {"apache": "apache_kafka", "tansu": "tansu_broker"}[request.param]
+    )
+    assert isinstance(broker, SharedBroker)
+    return broker
+
+
+@pytest.fixture(scope="session")
+def clickhouse_front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseServer]:
+    """ClickHouse's engine behind its HTTP interface, one for each test process."""
+    with clickhouse_server(tmp_path_factory.mktemp("clickhouse-front")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def qdrant_front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[QdrantServer]:
+    """Qdrant's engine behind its gRPC interface, one for each test process."""
+    with qdrant_server(tmp_path_factory.mktemp("qdrant-front")) as server:
+        yield server
+
+
+def _broker(name: str, directory: Path) -> AbstractContextManager[SharedBroker]:
+    if reason := missing(name):
+        if os.environ.get("CI"):
+            pytest.fail(f"CI must test on {name}: {reason}")
+        pytest.skip(f"{name} cannot run here: {reason}")
+    return shared_broker(name, directory)
