@@ -91,9 +91,27 @@ class ExternalBroker(Broker):
 
 
 async def answers(address: str) -> bool:
-    """Whether a broker at `address` accepts clients: it answers versions and names its brokers."""
-    host, _, port = address.rpartition(":")
+    """Whether a broker accepts clients: it answers and names the brokers of its cluster.
+
+    Args:
+        address: `HOST:PORT`, or several by commas, of which one must answer.
+    """
     # A refused connection is cheaper to see here than through the client, which logs each one.
+    open_addresses = [part for part in address.split(",") if await _accepts(part.strip())]
+    if not open_addresses:
+        return False
+    client = AIOKafkaClient(bootstrap_servers=open_addresses, request_timeout_ms=3000)
+    try:
+        await client.bootstrap()
+        return bool(client.cluster.brokers())
+    except (KafkaError, OSError):
+        return False
+    finally:
+        await client.close()
+
+
+async def _accepts(address: str) -> bool:
+    host, _, port = address.rpartition(":")
     try:
         async with asyncio.timeout(2):
             _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
@@ -102,11 +120,4 @@ async def answers(address: str) -> bool:
     writer.close()
     with contextlib.suppress(OSError):
         await writer.wait_closed()
-    client = AIOKafkaClient(bootstrap_servers=address, request_timeout_ms=3000)
-    try:
-        await client.bootstrap()
-        return bool(client.cluster.brokers())
-    except (KafkaError, OSError):
-        return False
-    finally:
-        await client.close()
+    return True
