@@ -329,7 +329,7 @@ def _graph(card: ModelCard, path: Path, device: Device) -> Detector:
         )
 
     def one_by_one(images: torch.Tensor) -> Any:
-        return torch.cat([_first(graph(image)) for image in images.split(1)])
+        return torch.cat([_first(graph(image)) for image in torch.split(images, 1)])
 
     return Detector(
         card,

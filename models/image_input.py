@@ -11,6 +11,7 @@ from typing import Literal, TypeVar
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torchvision.io import decode_jpeg, encode_jpeg
 
 from models.catalog import ModelCard
 from models.device import Device
@@ -48,6 +49,9 @@ class ImageInput(BaseModel):
         crop_fraction: the picture is resized to the input size divided by this, and the middle is
             cut out. 0.875 is the habit of ImageNet.
         interpolation: of the antialiased resize.
+        jpeg_quality: the resized picture is encoded as JPEG of this quality and decoded again, for
+            networks that were trained on such pictures. open_nsfw's scores move by up to 0.12
+            without it.
         channels: order in which the network takes red, green and blue.
         layout: order of the batch's axes.
         mean, std: each channel becomes `(value / scale - mean) / std`, values counting 0 to 255.
@@ -61,6 +65,7 @@ class ImageInput(BaseModel):
     fit: Literal["stretch", "crop"] = "stretch"
     crop_fraction: float = Field(default=1.0, gt=0.0, le=1.0)
     interpolation: Interpolation = "bilinear"
+    jpeg_quality: int | None = Field(default=None, ge=1, le=100)
     channels: Literal["rgb", "bgr"] = "rgb"
     layout: Literal["nchw", "nhwc"] = "nchw"
     mean: Channels = (0.485, 0.456, 0.406)
@@ -83,6 +88,8 @@ class ImageInput(BaseModel):
         if self.fit == "crop":
             pixels = _middle(pixels, full[0] / full[1])
         image = resized(pixels, *full, self.interpolation)
+        if self.jpeg_quality is not None:
+            image = decode_jpeg(encode_jpeg(image.cpu(), self.jpeg_quality)).to(image.device)
         top, left = (full[0] - height) // 2, (full[1] - width) // 2
         return image[:, top : top + height, left : left + width]
 
