@@ -20,6 +20,14 @@ NAMESPACE = uuid.UUID("5d1bb0a2-6d5c-5f9e-9a37-2f6f6f0f8f11")
 """Namespace of every UUIDv5 that Imagewire derives. Changing it would change stored identities."""
 
 
+def point_id_of(image_id: str) -> str:
+    """The UUID of an image in vector stores: `image_id` if it is a UUID, else its UUIDv5."""
+    try:
+        return str(uuid.UUID(image_id))
+    except ValueError:
+        return str(uuid.uuid5(NAMESPACE, image_id))
+
+
 class Lane(StrEnum):
     """`live` frames are served first; `bulk` fills what live leaves."""
 
@@ -120,8 +128,5 @@ class Frame:
 
     @property
     def point_id(self) -> str:
-        """The frame's UUID in vector stores: `image_id` if it is a UUID, else its UUIDv5."""
-        try:
-            return str(uuid.UUID(self.image_id))
-        except ValueError:
-            return str(uuid.uuid5(NAMESPACE, self.image_id))
+        """The frame's UUID in vector stores."""
+        return point_id_of(self.image_id)

@@ -6,7 +6,6 @@ from one definition. Fields are only ever added; a consumer should ignore those 
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -23,6 +22,7 @@ from operators.findings import (
     Verdict,
 )
 from operators.frame import Frame
+from sinks.event_time import rfc3339
 
 ImageId = Annotated[
     str,
@@ -141,12 +141,6 @@ class DeadLetterHeader(StrEnum):
     VALUE_OMITTED = "imagewire-value-omitted"
 
 
-def event_time(milliseconds: int) -> str:
-    """Milliseconds since the epoch as RFC 3339 in UTC: `2026-01-31T23:59:59.250Z`."""
-    seconds, remainder = divmod(milliseconds, 1000)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{remainder:03d}Z"
-
-
 def _content_id(frame: Frame) -> str | None:
     fingerprint = frame.findings.fingerprint
     return None if fingerprint is None else fingerprint.content_id
@@ -158,7 +152,7 @@ def verdict_record(frame: Frame, verdict: Verdict) -> VerdictRecord:
         image_id=frame.image_id,
         content_id=_content_id(frame),
         feed=frame.feed,
-        event_time=event_time(frame.event_time_ms),
+        event_time=rfc3339(frame.event_time_ms),
         uri=frame.uri,
         action=verdict.action,
         rules=verdict.rules,
@@ -173,7 +167,7 @@ def review_record(frame: Frame, verdict: Verdict) -> ReviewRecord:
         image_id=frame.image_id,
         content_id=_content_id(frame),
         feed=frame.feed,
-        event_time=event_time(frame.event_time_ms),
+        event_time=rfc3339(frame.event_time_ms),
         uri=frame.uri,
         action=verdict.action,
         rules=verdict.rules,
@@ -193,7 +187,7 @@ def findings_record(frame: Frame, include_embedding: bool = False) -> FindingsRe
         image_id=frame.image_id,
         content_id=_content_id(frame),
         feed=frame.feed,
-        event_time=event_time(frame.event_time_ms),
+        event_time=rfc3339(frame.event_time_ms),
         uri=frame.uri,
         metadata=frame.metadata,
         image=findings.image,

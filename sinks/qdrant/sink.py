@@ -1,0 +1,202 @@
+"""Keeps the embedding of every image in Qdrant, so that similar ones can be found.
+
+A point's id is derived from the image id and its collection from the embedder, so that writing
+again overwrites, and that vectors of two models never meet. An alias points at the collection of
+the embedder in force; those who search use the alias and need not know.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from qdrant_client import AsyncQdrantClient, models
+
+from operators.findings import Embedding
+from operators.frame import Frame
+from sinks.event_time import rfc3339
+from sinks.qdrant.connection import ERRORS, as_sink_error, connect, is_conflict, is_not_found
+from sinks.qdrant.settings import QdrantSettings
+from sinks.sink import PermanentSinkError, Sink, TransientSinkError
+
+log = logging.getLogger(__name__)
+
+PAYLOAD_INDEXES = {
+    "feed": models.PayloadSchemaType.KEYWORD,
+    "event_time": models.PayloadSchemaType.DATETIME,
+    "verdict": models.PayloadSchemaType.KEYWORD,
+    "labels": models.PayloadSchemaType.KEYWORD,
+}
+
+
+class QdrantSink(Sink):
+    """One point for each frame that has an embedding; other frames are passed over.
+
+    Args:
+        settings: connection and names.
+        model: `name@version` of the embedder in force.
+        dimension: of its vectors.
+    """
+
+    name: ClassVar[str] = "qdrant"
+
+    def __init__(self, settings: QdrantSettings, model: str, dimension: int) -> None:
+        self._settings = settings
+        self._model = model
+        self._dimension = dimension
+        self._collection = settings.collection_for(model)
+        self._client: AsyncQdrantClient | None = None
+        self._ready = False
+
+    @property
+    def collection(self) -> str:
+        """The collection that is written."""
+        return self._collection
+
+    async def open(self) -> None:
+        """Create collection and payload indexes where missing, and point the alias here."""
+        await self._ready_client()
+
+    async def write(self, frames: Sequence[Frame]) -> None:
+        points = [
+            self._point(frame, embedding)
+            for frame in frames
+            if not frame.failed and (embedding := frame.findings.embedding) is not None
+        ]
+        if not points:
+            return
+        client = await self._ready_client()
+        step = self._settings.max_points_per_request
+        for start in range(0, len(points), step):
+            try:
+                await client.upsert(self._collection, points[start : start + step], wait=True)
+            except ERRORS as error:
+                doing = f"writing {len(points)} points to {self._where}"
+                if is_not_found(error):
+                    # Somebody deleted the collection; the next attempt makes it anew.
+                    self._ready = False
+                    raise TransientSinkError(f"{doing}: the collection is gone") from error
+                raise as_sink_error(error, doing) from error
+
+    async def close(self) -> None:
+        client, self._client, self._ready = self._client, None, False
+        if client is not None:
+            await client.close()
+
+    @property
+    def _where(self) -> str:
+        return f"Qdrant collection {self._collection} at {self._settings.address}"
+
+    def _point(self, frame: Frame, embedding: Embedding) -> models.PointStruct:
+        """The frame's point, checked here because Qdrant refuses a whole batch for one bad vector.
+
+        Raises:
+            PermanentSinkError: the vector is not this embedder's, or holds NaN or infinity.
+        """
+        wrong = None
+        if embedding.model != self._model:
+            wrong = f"is of model {embedding.model}, not {self._model}"
+        elif len(embedding.vector) != self._dimension:
+            wrong = f"has {len(embedding.vector)} components, not {self._dimension}"
+        elif not math.isfinite(sum(embedding.vector)):
+            wrong = "holds NaN or infinity"
+        if wrong:
+            raise PermanentSinkError(
+                f"image {frame.image_id} cannot be stored in Qdrant: its embedding {wrong}"
+            )
+        return models.PointStruct(
+            id=frame.point_id, vector=embedding.vector, payload=self._payload(frame)
+        )
+
+    def _payload(self, frame: Frame) -> dict[str, Any]:
+        findings = frame.findings
+        payload: dict[str, Any] = {
+            "image_id": frame.image_id,
+            "content_id": findings.fingerprint.content_id if findings.fingerprint else None,
+            "feed": frame.feed,
+            "event_time": rfc3339(frame.event_time_ms),
+            "verdict": findings.verdict.action if findings.verdict else None,
+            "labels": sorted({detection.label for detection in findings.objects}),
+            "uri": _without_content(frame.uri),
+        }
+        if self._settings.max_text_characters and findings.texts:
+            text = "\n".join(line.text for line in findings.texts)
+            payload["text"] = text[: self._settings.max_text_characters]
+        return payload
+
+    async def _ready_client(self) -> AsyncQdrantClient:
+        if self._client is None:
+            self._client = connect(self._settings)
+        if not self._ready:
+            try:
+                await self._prepare(self._client)
+            except ERRORS as error:
+                raise as_sink_error(error, f"preparing {self._where}") from error
+            self._ready = True
+        return self._client
+
+    async def _prepare(self, client: AsyncQdrantClient) -> None:
+        if not await client.collection_exists(self._collection):
+            try:
+                await client.create_collection(
+                    self._collection,
+                    vectors_config=models.VectorParams(
+                        size=self._dimension, distance=models.Distance.COSINE
+                    ),
+                )
+            except ERRORS as error:
+                if not is_conflict(error):  # another worker was quicker
+                    raise
+        info = await client.get_collection(self._collection)
+        vectors = info.config.params.vectors
+        size = vectors.size if isinstance(vectors, models.VectorParams) else None
+        if size != self._dimension:
+            raise PermanentSinkError(
+                f"{self._where} holds vectors of {size or 'several'} dimensions, but "
+                f"{self._model} gives {self._dimension}; delete that collection, or set "
+                "qdrant.collection to another name"
+            )
+        for field, schema in PAYLOAD_INDEXES.items():
+            if field not in info.payload_schema:
+                await client.create_payload_index(self._collection, field, schema, wait=True)
+        await self._point_alias_here(client)
+
+    async def _point_alias_here(self, client: AsyncQdrantClient) -> None:
+        alias = self._settings.collection
+        aliases = {
+            each.alias_name: each.collection_name for each in (await client.get_aliases()).aliases
+        }
+        target = aliases.get(alias)
+        if target == self._collection:
+            return
+        collections = (await client.get_collections()).collections
+        if alias in {each.name for each in collections}:
+            raise PermanentSinkError(
+                f"Qdrant at {self._settings.address} has a collection called {alias}, the name that is "
+                "meant for the alias; rename it, or set qdrant.collection to another name"
+            )
+        changes: list[models.AliasOperations] = []
+        if target is not None:
+            changes.append(
+                models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=alias))
+            )
+        changes.append(
+            models.CreateAliasOperation(
+                create_alias=models.CreateAlias(collection_name=self._collection, alias_name=alias)
+            )
+        )
+        # Both at once, so that no search falls between them.
+        await client.update_collection_aliases(changes)
+        if target is not None:
+            log.warning(
+                "searches now use collection %s; %s is kept, but gets no new images",
+                self._collection,
+                target,
+            )
+
+
+def _without_content(uri: str | None) -> str | None:
+    """`data:` addresses are the picture itself, which has no place in a payload."""
+    return None if uri is None or uri.startswith("data:") else uri
