@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import logging
 import os
 import shutil
@@ -37,8 +36,7 @@ POLL_SECONDS = 0.05
 # running for months keeps at most twice as much per child.
 LOG_LIMIT_BYTES = 32 * 1024 * 1024
 
-_PR_SET_PDEATHSIG = 1
-_prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
+_LAUNCHER = Path(__file__).with_name("die_with_parent.py")
 
 
 class ProcessError(EmbeddedError):
@@ -217,22 +215,22 @@ class ManagedProcess:
 
     def _spawn(self) -> subprocess.Popen[bytes]:
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
+        program = shutil.which(self.command[0])
+        if program is None:
+            raise ProcessError(
+                f"{self.name} cannot be started: there is no program {self.command[0]}, or it "
+                "may not be executed; install it, or check the path and its permissions"
+            )
+        launcher = [sys.executable, "-I", "-S", str(_LAUNCHER), str(os.getpid())]
         with _open_log(self.log_path) as log:
-            try:
-                return subprocess.Popen(  # noqa: S603 - commands are the stack's own
-                    self.command,
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    env=self._environment,
-                    process_group=0,
-                    preexec_fn=_die_with(os.getpid()) if _prctl is not None else None,
-                )
-            except OSError as error:
-                raise ProcessError(
-                    f"{self.name} cannot be started: {self.command[0]}: {error.strerror}. "
-                    "Install it, or check the path and its permissions."
-                ) from error
+            return subprocess.Popen(  # noqa: S603 - commands are the stack's own
+                [*launcher, program, *self.command[1:]],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=self._environment,
+                process_group=0,
+            )
 
     async def _is_ready(self, deadline: float) -> bool:
         assert self._ready is not None
@@ -344,21 +342,6 @@ class ManagedProcess:
 def _open_log(path: Path) -> IO[bytes]:
     # Logs may quote what feeds sent: for the owner's eyes only.
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab")
-
-
-def _die_with(parent: int) -> Callable[[], None]:
-    """A function for the forked child: be killed by the kernel when `parent` dies.
-
-    Only calls that are safe between fork and exec: the library was loaded before.
-    """
-
-    def arrange() -> None:
-        assert _prctl is not None
-        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != parent:  # it died before the call above
-            os._exit(1)
-
-    return arrange
 
 
 def _describe_exit(code: int) -> str:

@@ -275,7 +275,10 @@ class Stack:
         identity = self.directory.identity
         return ManagedProcess(
             "qdrant",
-            _front("qdrant_front", self.directory.qdrant, port),
+            [
+                *_front("qdrant_front", self.directory.qdrant, port),
+                *("--api-key-variable", "IMAGEWIRE_FRONT_API_KEY"),
+            ],
             log_directory=self.directory.logs,
             environment={**os.environ, "IMAGEWIRE_FRONT_API_KEY": identity.qdrant_api_key},
             ready=lambda: _grpc_answers(f"{LOOPBACK}:{port}", identity.qdrant_api_key),

@@ -44,6 +44,10 @@ def directories(folder: Path) -> list[Path]:
     return [entry for entry in folder.iterdir() if entry.is_dir()]
 
 
+def names(folder: Path) -> set[str]:
+    return {entry.name for entry in folder.iterdir()}
+
+
 async def test_two_resolutions_at_once_run_maven_once(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -57,7 +61,7 @@ async def test_two_resolutions_at_once_run_maven_once(
     first, second = await asyncio.gather(resolve_jars(), resolve_jars())
     assert first.directory == second.directory
     assert runs.read_text() == "run\n"
-    jars = set(os.listdir(first.directory))
+    jars = names(first.directory)
     assert f"kafka_2.13-{first.version}.jar" in jars
     assert any(jar.startswith("log4j-slf4j-impl") for jar in jars)
     assert directories(cache) == [first.directory]

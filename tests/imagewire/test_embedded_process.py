@@ -103,7 +103,7 @@ async def test_a_child_that_is_never_ready_is_ended(tmp_path: Path) -> None:
 
 async def test_a_missing_program_is_named(tmp_path: Path) -> None:
     child = ManagedProcess("ghost", ["no-such-program"], log_directory=tmp_path)
-    with pytest.raises(ProcessError, match="no-such-program: No such file"):
+    with pytest.raises(ProcessError, match="there is no program no-such-program"):
         await child.start()
 
 

@@ -74,7 +74,8 @@ def qdrant_server(directory: Path) -> Iterator[QdrantServer]:
         return True
 
     environment = {"IMAGEWIRE_FRONT_API_KEY": server.api_key}
-    with _child("qdrant_front", directory, server.grpc_port, environment, ready):
+    flags = ("--api-key-variable", "IMAGEWIRE_FRONT_API_KEY")
+    with _child("qdrant_front", directory, server.grpc_port, environment, ready, *flags):
         yield server
 
 
@@ -85,6 +86,7 @@ def _child(
     port: int,
     environment: Mapping[str, str],
     ready: Callable[[], bool],
+    *flags: str,
 ) -> Iterator[None]:
     log = directory / f"{module}.log"
     with log.open("wb") as output:
@@ -92,6 +94,7 @@ def _child(
             [
                 *(sys.executable, "-m", f"imagewire.embedded.{module}"),
                 *("--path", str(directory / module), "--host", LOOPBACK, "--port", str(port)),
+                *flags,
             ],
             stdin=subprocess.DEVNULL,
             stdout=output,

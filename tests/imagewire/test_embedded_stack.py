@@ -1,0 +1,107 @@
+"""The stack comes up whole, tells where it answers, keeps its data, and goes down whole."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import clickhouse_connect
+import psutil
+import pytest
+from qdrant_client import AsyncQdrantClient
+
+from imagewire.embedded.datadir import DirectoryHeldError, find_running
+from imagewire.embedded.errors import EmbeddedError
+from imagewire.embedded.ports import free_port
+from imagewire.embedded.stack import Stack, StackPorts
+
+
+def children() -> set[int]:
+    return {child.pid for child in psutil.Process().children(recursive=True)}
+
+
+def ask(environment: dict[str, str], statement: str) -> object:
+    client = clickhouse_connect.get_client(
+        host=environment["IMAGEWIRE_CLICKHOUSE__HOST"],
+        port=int(environment["IMAGEWIRE_CLICKHOUSE__PORT"]),
+        username=environment["IMAGEWIRE_CLICKHOUSE__USERNAME"],
+        password=environment["IMAGEWIRE_CLICKHOUSE__PASSWORD"],
+    )
+    try:
+        return client.command(statement)
+    finally:
+        client.close()
+
+
+async def test_a_stack_comes_up_keeps_its_rows_over_a_restart_and_leaves_no_process(
+    tmp_path: Path,
+) -> None:
+    before = children()
+    async with Stack(tmp_path, "tansu") as stack:
+        environment = stack.environment()
+        running = find_running(tmp_path)
+        assert running is not None
+        assert running.broker_address == environment["IMAGEWIRE_KAFKA__BOOTSTRAP_SERVERS"]
+        assert set(running.pids) == {"tansu", "clickhouse", "qdrant"}
+        assert [status.state for status in stack.status()] == ["running"] * 3
+
+        await asyncio.to_thread(ask, environment, "CREATE DATABASE kept")
+        await asyncio.to_thread(
+            ask,
+            environment,
+            "CREATE TABLE kept.rows ENGINE = MergeTree ORDER BY n AS SELECT 7 AS n",
+        )
+        qdrant = AsyncQdrantClient(
+            host=environment["IMAGEWIRE_QDRANT__HOST"],
+            grpc_port=int(environment["IMAGEWIRE_QDRANT__GRPC_PORT"]),
+            api_key=environment["IMAGEWIRE_QDRANT__API_KEY"],
+            prefer_grpc=True,
+            https=False,
+            check_compatibility=False,
+        )
+        assert (await qdrant.get_collections()).collections == []
+        await qdrant.close()
+
+        with pytest.raises(DirectoryHeldError, match="is held by process"):
+            await Stack(tmp_path, "tansu").start()
+    assert find_running(tmp_path) is None
+    assert children() <= before
+
+    async with Stack(tmp_path, "tansu") as again:
+        assert again.environment() == environment
+        assert await asyncio.to_thread(ask, environment, "SELECT n FROM kept.rows") == 7
+    assert children() <= before
+
+
+async def test_a_store_that_dies_comes_back_with_its_data(tmp_path: Path) -> None:
+    async with Stack(tmp_path, "tansu") as stack:
+        environment = stack.environment()
+        await asyncio.to_thread(ask, environment, "CREATE DATABASE kept")
+        store = stack.record.pids["clickhouse"]
+        psutil.Process(store).kill()
+        async with asyncio.timeout(30):
+            while stack.record.pids.get("clickhouse") in (store, None) or not all(  # noqa: ASYNC110
+                status.state == "running" for status in stack.status()
+            ):
+                await asyncio.sleep(0.05)
+        assert await asyncio.to_thread(ask, environment, "EXISTS DATABASE kept") == 1
+
+
+async def test_a_stack_that_cannot_start_leaves_nothing_behind(tmp_path: Path) -> None:
+    before = children()
+    nobody = f"127.0.0.1:{free_port()}"
+    stack = Stack(tmp_path, nobody, restart=None)
+    with pytest.raises(EmbeddedError, match=f"no Kafka broker answers at {nobody}"):
+        await stack.start()
+    assert children() <= before
+    assert find_running(tmp_path) is None
+    stack.directory.acquire()  # it was let go
+    stack.directory.release()
+
+
+async def test_a_fixed_port_is_used_and_kept(tmp_path: Path) -> None:
+    port = free_port()
+    async with Stack(tmp_path, "tansu", ports=StackPorts(broker=port)) as stack:
+        assert stack.broker.address == f"127.0.0.1:{port}"
+    async with Stack(tmp_path, "tansu") as stack:
+        assert stack.broker.address == f"127.0.0.1:{port}"
