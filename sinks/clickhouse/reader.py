@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 from clickhouse_connect.driver import exceptions
 
+from sinks.clickhouse.arrow_types import needs_types, with_types
 from sinks.clickhouse.connection import connect, engine_message, is_transient, place
 from sinks.clickhouse.settings import ClickHouseSettings
 from sinks.clickhouse.sql_guard import RefusedStatement, reading_statement
-from sinks.clickhouse.sql_lexer import trailing_format
+from sinks.clickhouse.sql_lexer import first_word, trailing_format
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 _UNKNOWN_DATABASE = 81
 _IDS_PER_QUERY = 1000
+_DESCRIBABLE = frozenset({"SELECT", "WITH", "FROM"})
 
 
 class QueryError(Exception):
@@ -90,12 +92,7 @@ class ClickHouseReader:
                     "`imagewire sql --format` chooses how it is shown"
                 )
             try:
-                return client.query_arrow(
-                    statement,
-                    parameters=dict(params) if params else None,
-                    settings=self._limits(client),
-                    use_strings=True,
-                )
+                return self._run(client, statement, dict(params) if params else None)
             except Exception as error:
                 raise self._query_error(error) from error
 
@@ -123,6 +120,18 @@ class ClickHouseReader:
             if self._client is not None:
                 self._client.close()
                 self._client = None
+
+    def _run(self, client: Client, statement: str, parameters: dict[str, Any] | None) -> pa.Table:
+        limits = self._limits(client)
+        table = client.query_arrow(
+            statement, parameters=parameters, settings=limits, use_strings=True
+        )
+        if first_word(statement.encode()) in _DESCRIBABLE and needs_types(table):
+            described = client.query(
+                f"DESCRIBE TABLE ({statement}\n)", parameters=parameters, settings=limits
+            )
+            table = with_types(table, {row[0]: row[1] for row in described.result_rows})
+        return table
 
     def _connected(self) -> Client:
         if self._client is not None:

@@ -30,6 +30,11 @@ _TOKEN = re.compile(
     """,
     re.DOTALL | re.VERBOSE,
 )
+# After one of these, `format` was the name of a column.
+_NO_FORMAT = (
+    *("AND", "AS", "ASC", "BETWEEN", "DESC", "FROM", "GROUP", "HAVING", "ILIKE", "IN", "INTO"),
+    *("IS", "LIKE", "LIMIT", "NOT", "OR", "ORDER", "PREWHERE", "SETTINGS", "UNION", "WHERE"),
+)
 _OPENING = {b"(", b"[", b"{"}
 _CLOSING = {b")", b"]", b"}"}
 
@@ -142,9 +147,10 @@ def trailing_format(sql: bytes) -> tuple[str, int] | None:
     for token in tokens(sql):
         if token.kind == "comment":
             continue
-        if before is not None and before.is_word("FORMAT") and token.kind == "word":
-            found = (token.text.decode("ascii"), before.start) if not token.depth else None
-        elif found is not None and token.depth == 0 and token.is_word("FROM", "WHERE", "SELECT"):
+        named = token.kind == "word" and not token.depth and not token.is_word(*_NO_FORMAT)
+        if before is not None and before.is_word("FORMAT") and named:
+            found = (token.text.decode("ascii"), before.start)
+        elif not token.depth and token.is_word("FROM", "WHERE", "SELECT"):
             found = None  # `format` was a column or an alias
         before = token
     return found
