@@ -1,1 +1,1 @@
-"""The application: command line, settings, embedded stack. The only package that knows all others."""
+"""The application: command line, settings, embedded stack; the only package that knows all."""

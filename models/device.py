@@ -59,7 +59,7 @@ def choose_device(device: str = "auto", precision: Precision = "auto") -> Device
             f"device '{device}' was asked for but torch sees no CUDA device; "
             "set models.device to 'cpu' or 'auto', or install an NVIDIA driver"
         )
-    if target.type == "cuda" and target.index is None:
+    if device == "cuda":
         target = torch.device("cuda:0")
     if precision == "auto":
         if target.type == "cuda":

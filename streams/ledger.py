@@ -33,6 +33,7 @@ class Ledger:
 
     def __init__(self) -> None:
         self._queues: dict[Partition, deque[Entry]] = {}
+        self._positions: dict[Partition, int] = {}
         self._in_flight = 0
         self._unfinished = 0
         self._changed = asyncio.Event()
@@ -41,6 +42,7 @@ class Ledger:
         """Enter a record that was taken from Kafka. Call in the order of delivery."""
         entry = Entry(partition, offset, acknowledge)
         self._queues.setdefault(partition, deque()).append(entry)
+        self._positions.setdefault(partition, offset)
         self._in_flight += 1
         self._unfinished += 1
         return entry
@@ -60,6 +62,7 @@ class Ledger:
         while queue and queue[0].finished:
             head = queue.popleft()
             self._in_flight -= 1
+            self._positions[entry.partition] = head.offset + 1
             head.acknowledge()
         self._changed.set()
 
@@ -71,6 +74,7 @@ class Ledger:
         """
         dropped = 0
         for partition in list(self._queues) if partitions is None else partitions:
+            self._positions.pop(partition, None)
             for entry in self._queues.pop(partition, ()):
                 entry.revoked = True
                 dropped += 1
@@ -79,6 +83,10 @@ class Ledger:
                     self._unfinished -= 1
         self._changed.set()
         return dropped
+
+    def positions(self) -> dict[Partition, int]:
+        """The next offset to acknowledge in each partition that records came from."""
+        return dict(self._positions)
 
     @property
     def in_flight(self) -> int:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
+from operators.chain import DeviceLostError
 from operators.frame import Frame, Lane, Stage
 from sinks.sink import Sink
 from streams.batcher import BatchLimits, MicroBatcher
@@ -244,6 +245,9 @@ class Pipeline:
     def _process(self, frames: Sequence[Frame]) -> None:
         try:
             self._chain.process(frames)
+        except DeviceLostError:
+            # Nothing will work until the process is new: end it, the frames stay unacknowledged.
+            raise
         except Exception as error:
             # The chain isolates what operators do; an error of its own concerns all frames.
             logger.exception("a batch of %d frames failed", len(frames))

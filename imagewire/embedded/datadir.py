@@ -88,6 +88,7 @@ class RunRecord:
         broker: "apache", "tansu" or "external", at `broker_address` (HOST:PORT).
         worker_http_port: of `/metrics` and `/healthz`; None as long as no worker runs.
         pids: child name to process id at the time of writing.
+        file_roots: folders that the worker may read `file:` references from.
     """
 
     pid: int
@@ -105,6 +106,7 @@ class RunRecord:
     qdrant_api_key: str = field(default="", repr=False)
     worker_http_port: int | None = None
     pids: dict[str, int] = field(default_factory=dict)
+    file_roots: list[str] = field(default_factory=list)
 
     @property
     def alive(self) -> bool:

@@ -1,0 +1,5 @@
+"""`python -m imagewire` is the command line."""
+
+from imagewire.cli import main
+
+main()

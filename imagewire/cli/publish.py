@@ -1,0 +1,84 @@
+"""`imagewire publish`: puts images on Kafka."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+
+def publish(
+    *names: str,
+    feed: str = "default",
+    inline: bool = False,
+    lane: Literal["live", "bulk"] = "live",
+    json: bool = False,
+    data: Annotated[Path | None, Parameter(name=["--data", "-d"])] = None,
+    config: Annotated[Path | None, Parameter(name=["--config", "-c"])] = None,
+) -> int:
+    """Publish images: files, folders, globs or URLs.
+
+    A file below a folder that the running stack may read (imagewire up --files) goes as a
+    reference; any other file goes with its bytes. Publishing a file again overwrites what was
+    found in it before.
+
+    Parameters
+    ----------
+    names: files, folders (their image files, below as well), globs, or https:, s3:, … URLs.
+    feed: the source that the images belong to.
+    inline: send the bytes of every file, never a reference.
+    lane: live is served first; bulk fills what live leaves.
+    json: print one JSON object for each image instead of a summary.
+    data: data directory of the running stack.
+    config: settings file that names the Kafka to publish to.
+    """
+    from rich.progress import Progress
+
+    from imagewire.cli.outcome import EXIT_FAILED, CommandError
+    from imagewire.cli.terminal import error_console, print_error, print_json, print_note
+    from imagewire.connection import find_connection
+    from imagewire.publishing import (
+        NothingToPublishError,
+        Publication,
+        Published,
+        expand,
+        image_publisher,
+    )
+    from operators.frame import Lane
+
+    if not names:
+        raise CommandError("name at least one file, folder, glob or URL")
+    connection = find_connection(data, config)
+    roots = (
+        [Path(root) for root in connection.stack.file_roots]
+        if connection.stack is not None
+        else list(connection.settings.fetch.file_roots)
+    )
+    try:
+        publications = expand(names, feed, inline=inline, roots=roots)
+    except NothingToPublishError as error:
+        raise CommandError(str(error)) from error
+    failures = 0
+
+    async def send_all() -> None:
+        with Progress(console=error_console, transient=True, disable=json) as progress:
+            task = progress.add_task("publishing", total=len(publications))
+
+            def done(publication: Publication, outcome: Published | NothingToPublishError) -> None:
+                nonlocal failures
+                progress.advance(task)
+                if isinstance(outcome, NothingToPublishError):
+                    failures += 1
+                    print_error(str(outcome))
+                elif json:
+                    print_json(outcome, lines=True)
+
+            async with image_publisher(connection.settings.kafka) as publisher:
+                await publisher.publish_all(publications, Lane(lane), done)
+
+    asyncio.run(send_all())
+    if not json:
+        print_note(f"published {len(publications) - failures} images to feed '{feed}' ({lane})")
+    return EXIT_FAILED if failures else 0

@@ -1,0 +1,326 @@
+"""All settings: one `imagewire.toml`, every key overridable by an environment variable.
+
+A variable's name is `IMAGEWIRE_`, the table, two underscores and the key:
+`IMAGEWIRE_KAFKA__BOOTSTRAP_SERVERS`. The environment wins over the file, the file over the
+defaults.
+Unknown keys are refused with the nearest valid name; secrets are masked wherever settings print.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
+
+from models.device import Precision
+from sinks.clickhouse.settings import ClickHouseSettings
+from sinks.kafka.settings import KafkaSettings
+from sinks.qdrant.settings import QdrantSettings
+from streams.settings import MEBIBYTE, BatchSettings, FetchSettings, Section, StreamSettings
+
+PREFIX = "IMAGEWIRE_"
+CONFIG_VARIABLE = "IMAGEWIRE_CONFIG"
+DEFAULT_FILE = Path("imagewire.toml")
+
+OTHER_VARIABLES = frozenset(
+    {CONFIG_VARIABLE, "IMAGEWIRE_CACHE", "IMAGEWIRE_DATA", "IMAGEWIRE_KAFKA_HOME"}
+)
+"""Variables that are no settings: the file's place, the caches, a Kafka installation."""
+_FRONT_PREFIX = "IMAGEWIRE_FRONT_"
+
+
+class ConfigurationError(Exception):
+    """The settings cannot be used; the message names each wrong key, why, and what to do."""
+
+
+class DecodeSettings(Section):
+    """What an image may be at most before it is decoded. Checked from its header."""
+
+    max_pixels: int = Field(
+        80_000_000, ge=1, description="Largest width times height; a decoded pixel takes 3 bytes."
+    )
+    max_side: int = Field(30_000, ge=1, description="Largest width or height in pixels.")
+    threads: int | None = Field(
+        None, ge=1, le=256, description="Decoder threads; as many as CPU cores when not set."
+    )
+
+
+class ModelSettings(Section):
+    """Where and how networks run."""
+
+    device: str = Field(
+        "auto", description="'auto' (the first CUDA device, else the CPU), 'cpu' or 'cuda:N'."
+    )
+    precision: Precision = Field(
+        "auto",
+        description="'auto': fp16 on CUDA, bf16 on CPUs that compute in it, else fp32.",
+    )
+    threads: int | None = Field(
+        None, ge=1, le=1024, description="Torch threads; as many as CPU cores when not set."
+    )
+    catalogs: tuple[Path, ...] = Field(
+        (), description="Files that add to or override the catalogue of models."
+    )
+
+
+class PolicySettings(Section):
+    """What decides."""
+
+    file: Path | None = Field(
+        None, description="The policy's TOML file; the one that is shipped when not set."
+    )
+
+
+class HttpSettings(Section):
+    """The worker's own HTTP endpoint: /metrics and /healthz."""
+
+    enabled: bool = Field(True, description="Serve it.")
+    host: str = Field(
+        "127.0.0.1",
+        description="Address to bind to. Any other than a loopback address needs a key.",
+    )
+    port: int = Field(9108, ge=0, le=65_535, description="Port; 0 takes any free one.")
+    key: SecretStr | None = Field(
+        None, description="Asked for as 'Authorization: Bearer KEY' when set."
+    )
+
+    @model_validator(mode="after")
+    def _key_beyond_loopback(self) -> HttpSettings:
+        if self.enabled and self.key is None and not _is_loopback(self.host):
+            raise ValueError(
+                f"host '{self.host}' can be reached from other machines, so a key is needed; "
+                "set http.key (IMAGEWIRE_HTTP__KEY), or bind to 127.0.0.1"
+            )
+        return self
+
+
+class LogSettings(Section):
+    """What the worker writes to standard error."""
+
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", description="Least important level that is written."
+    )
+
+
+class Settings(BaseSettings):
+    """Everything in `imagewire.toml`, table by table."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_nested_delimiter="__", extra="forbid", validate_default=True
+    )
+
+    kafka: KafkaSettings = Field(default_factory=KafkaSettings)
+    stream: StreamSettings = Field(default_factory=StreamSettings)
+    fetch: FetchSettings = Field(default_factory=FetchSettings)
+    decode: DecodeSettings = Field(default_factory=DecodeSettings)
+    batch: BatchSettings = Field(default_factory=BatchSettings)
+    models: ModelSettings = Field(default_factory=ModelSettings)
+    operators: dict[str, dict[str, Any]] = Field(
+        default_factory=dict,
+        description="A table for each operator: enabled, and the operator's own options.",
+    )
+    policy: PolicySettings = Field(default_factory=PolicySettings)
+    clickhouse: ClickHouseSettings = Field(default_factory=ClickHouseSettings)
+    qdrant: QdrantSettings = Field(default_factory=QdrantSettings)
+    http: HttpSettings = Field(default_factory=HttpSettings)
+    log: LogSettings = Field(default_factory=LogSettings)
+
+    @field_validator("fetch")
+    @classmethod
+    def _bytes_fit(cls, fetch: FetchSettings) -> FetchSettings:
+        if fetch.max_bytes > 1024 * MEBIBYTE:
+            raise ValueError("fetch.max_bytes is over 1 GiB; no image needs that")
+        return fetch
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        # The file arrives as init settings, so the environment comes before them.
+        return _Environment(settings_cls), init_settings
+
+
+class _Environment(EnvSettingsSource):
+    """Environment variables; operators' options, which have no declared types, are read as JSON
+    where they are JSON (`false`, `0.4`), else as text."""
+
+    def __call__(self) -> dict[str, Any]:
+        values = super().__call__()
+        for options in values.get("operators", {}).values():
+            if isinstance(options, dict):
+                for key, text in options.items():
+                    options[key] = _json_or_text(text)
+        return values
+
+
+class LoadedSettings(msgspec.Struct, frozen=True):
+    """Settings, and where they came from: `file` is `None` when there is none, `origins` maps
+    dotted keys that are not defaults to `file` or to the variable's name."""
+
+    settings: Settings
+    file: Path | None
+    origins: dict[str, str]
+
+
+def load_settings(file: Path | None = None) -> LoadedSettings:
+    """Read the settings.
+
+    Args:
+        file: the TOML file; else the one that IMAGEWIRE_CONFIG names; else `imagewire.toml` in the
+            working folder, if it is there.
+
+    Raises:
+        ConfigurationError
+    """
+    path = file or (Path(name) if (name := os.environ.get(CONFIG_VARIABLE)) else None)
+    if path is None and DEFAULT_FILE.exists():
+        path = DEFAULT_FILE
+    content = {} if path is None else _read_toml(path)
+    _refuse_unknown_variables()
+    try:
+        settings = Settings(**content)
+    except ValidationError as error:
+        raise ConfigurationError(_explain(error, path)) from None
+    except (SettingsError, TypeError) as error:
+        raise ConfigurationError(f"the settings cannot be read: {error}") from error
+    origins = dict.fromkeys(_leaves(content), "file")
+    origins.update(_variables())
+    return LoadedSettings(settings, path, origins)
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path} is no TOML: {error}") from error
+
+
+def _variables() -> dict[str, str]:
+    """Dotted key to the name of the variable that sets it."""
+    return {
+        name[len(PREFIX) :].lower().replace("__", "."): name
+        for name in sorted(os.environ)
+        if name.upper().startswith(PREFIX)
+        and name not in OTHER_VARIABLES
+        and not name.startswith(_FRONT_PREFIX)
+    }
+
+
+def _refuse_unknown_variables() -> None:
+    for key, name in _variables().items():
+        table = key.split(".")[0]
+        if table not in Settings.model_fields:
+            raise ConfigurationError(
+                f"the environment variable {name} names no setting{_nearest(table, Settings)}"
+            )
+
+
+def _explain(error: ValidationError, path: Path | None) -> str:
+    """One line for each wrong key: where it stands, what is wrong, the nearest valid name."""
+    variables = _variables()
+    lines = []
+    for problem in error.errors(include_url=False, include_context=False, include_input=False):
+        keys = [str(part) for part in problem["loc"]]
+        dotted = ".".join(keys)
+        where = variables.get(dotted) or (f"{path}, key '{dotted}'" if path else f"'{dotted}'")
+        message = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "extra_forbidden":
+            message = f"there is no such key{_nearest(keys[-1], _model_at(keys[:-1]))}"
+        lines.append(f"{where}: {message}")
+    return "\n".join(lines)
+
+
+def _model_at(keys: list[str]) -> type[BaseModel]:
+    model: type[BaseModel] = Settings
+    for key in keys:
+        annotation = model.model_fields[key].annotation if key in model.model_fields else None
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            break
+        model = annotation
+    return model
+
+
+def _nearest(name: str, model: type[BaseModel]) -> str:
+    names = list(model.model_fields)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    return f"; did you mean '{close[0]}'?" if close else f"; valid: {', '.join(names)}"
+
+
+def _leaves(values: Mapping[str, Any], prefix: str = "") -> list[str]:
+    found = []
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            found += _leaves(value, f"{prefix}{key}.")
+        else:
+            found.append(f"{prefix}{key}")
+    return found
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _json_or_text(text: Any) -> Any:
+    if not isinstance(text, str):
+        return text
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        return text
+
+
+class DescribedSetting(msgspec.Struct, frozen=True):
+    """One setting as people read it: `value` is plain JSON, secrets masked; `origin` is
+    `default`, `file` or the name of an environment variable."""
+
+    key: str
+    value: Any
+    origin: str
+    description: str
+
+
+def describe_settings(loaded: LoadedSettings) -> list[DescribedSetting]:
+    """Every setting in force, in the order of the tables."""
+    masked = loaded.settings.model_dump(mode="json")
+    return _describe(Settings, masked, loaded.origins, "")
+
+
+def _describe(
+    model: type[BaseModel], values: Mapping[str, Any], origins: Mapping[str, str], prefix: str
+) -> list[DescribedSetting]:
+    found = []
+    for name, field in model.model_fields.items():
+        key, value = f"{prefix}{name}", values[name]
+        nested = field.annotation
+        if isinstance(nested, type) and issubclass(nested, BaseModel):
+            found += _describe(nested, value, origins, f"{key}.")
+            continue
+        below = sorted({origin for name, origin in origins.items() if name.startswith(f"{key}.")})
+        origin = origins.get(key) or ", ".join(below) or "default"
+        found.append(DescribedSetting(key, value, origin, field.description or ""))
+    return found

@@ -1,0 +1,276 @@
+"""A worker: the stream, the operators and the sinks put together, from start to clean stop.
+
+Start refuses what cannot work (settings, models, policy) before a record is taken, and waits for
+what may come later (broker, stores). Stop takes nothing new, finishes and acknowledges what is in
+flight within the drain timeout, and closes the stores.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import os
+import signal
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
+from typing import TypeVar
+
+import stamina
+import torch
+from prometheus_client import GCCollector, PlatformCollector, ProcessCollector
+
+from imagewire.http_endpoint import Health, HttpEndpoint
+from imagewire.settings import ConfigurationError, Settings
+from models.catalog import load_catalog
+from models.device import choose_device
+from operators.chain import OperatorChain
+from operators.decode import DecodeLimits, make_decoder
+from operators.embedding import EmbeddingOperator
+from operators.frame import Lane, Origin
+from operators.policy import Policy
+from operators.registry import build_operators
+from sinks.clickhouse.sink import ClickHouseSink
+from sinks.kafka.sink import KafkaSink
+from sinks.kafka.topics import ensure_topics
+from sinks.qdrant.sink import QdrantSink
+from sinks.sink import Sink, TransientSinkError
+from streams.app import ImageStream
+from streams.fetch import Fetcher
+from streams.metrics import Metrics
+from streams.pipeline import Pipeline
+from streams.records import frame_from_record
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class Worker:
+    """One worker process. `run` is its life."""
+
+    def __init__(self, settings: Settings) -> None:
+        """
+        Raises:
+            ConfigurationError, models.ModelError, operators.OperatorError,
+            operators.policy.PolicyError: what is configured cannot work.
+        """
+        self._settings = settings
+        self._metrics = Metrics()
+        for collector in (ProcessCollector, PlatformCollector, GCCollector):
+            collector(registry=self._metrics.registry)
+        self._status = "starting"
+        self._waiting_for: dict[str, str] = {}
+        self._stop = asyncio.Event()
+        self._pipeline: Pipeline | None = None
+        if settings.models.threads is not None:
+            torch.set_num_threads(settings.models.threads)
+        try:
+            self._device = choose_device(settings.models.device, settings.models.precision)
+        except (ValueError, RuntimeError) as error:
+            raise ConfigurationError(f"models: {error}") from error
+        self._policy = Policy.load(settings.policy.file)
+        self._chain = OperatorChain(
+            build_operators(
+                settings.operators, self._device, load_catalog(settings.models.catalogs)
+            ),
+            self._policy,
+            self._observe,
+        )
+        self.endpoint = HttpEndpoint(settings.http, self._metrics.registry, self.health)
+
+    def stop(self) -> None:
+        """Begin a clean stop."""
+        self._stop.set()
+
+    def health(self) -> Health:
+        """What `/healthz` says."""
+        detail = dict(self._waiting_for)
+        status = self._status
+        if self._pipeline is not None:
+            detail.update(self._pipeline.troubles())
+            if status == "ok" and detail:
+                status = "degraded"
+        return Health(
+            status,
+            detail,
+            in_flight=self._pipeline.ledger.in_flight if self._pipeline else 0,
+            models=self._chain.model_versions(),
+            policy=self._policy.version,
+        )
+
+    async def run(self) -> None:
+        """Work until `stop` is called.
+
+        Raises:
+            ConfigurationError and the errors of the constructor: refused at start.
+            Exception: what ended the stream; nothing that was not acknowledged is lost.
+        """
+        settings = self._settings
+        async with AsyncExitStack() as stack:
+            if settings.http.enabled:
+                await self.endpoint.start()
+                stack.push_async_callback(self.endpoint.stop)
+            if not await self._unless_stopped(self._load_models(stack)):
+                return
+            sinks = self._sinks()
+            if not await self._unless_stopped(self._open_stores(sinks, stack)):
+                return
+            fetcher = await stack.enter_async_context(Fetcher(settings.fetch))
+            limits = DecodeLimits(
+                max_bytes=settings.fetch.max_bytes,
+                max_pixels=settings.decode.max_pixels,
+                max_side=settings.decode.max_side,
+            )
+            decoder = make_decoder(self._device, limits, settings.decode.threads)
+            stack.callback(decoder.close)
+            self._pipeline = Pipeline(
+                fetcher=fetcher,
+                decoder=decoder,
+                chain=self._chain,
+                sinks=sinks,
+                metrics=self._metrics,
+                stream=settings.stream,
+                batch=settings.batch,
+                fetch_concurrency=settings.fetch.concurrency,
+            )
+            await self._stream(self._pipeline)
+
+    async def _load_models(self, stack: AsyncExitStack) -> None:
+        # In a thread: loading takes seconds that the endpoint should not be silent for.
+        with ThreadPoolExecutor(1, "load") as thread:
+            await asyncio.get_running_loop().run_in_executor(thread, self._chain.setup)
+        stack.callback(self._chain.close)
+        for operator in self._chain.operators:
+            for model in operator.model_versions().values():
+                self._metrics.model_info.labels(operator.name, model).set(1)
+        logger.info(
+            "models on %s in %s: %s",
+            self._device.torch_device,
+            str(self._device.dtype).removeprefix("torch."),
+            ", ".join(self._chain.model_versions().values()) or "none",
+        )
+
+    def _sinks(self) -> list[Sink]:
+        settings = self._settings
+        sinks: list[Sink] = [KafkaSink(settings.kafka)]
+        if settings.clickhouse.enabled:
+            sinks.append(ClickHouseSink(settings.clickhouse))
+        if settings.qdrant.enabled:
+            for operator in self._chain.operators:
+                if isinstance(operator, EmbeddingOperator):
+                    model = operator.model_versions()[operator.name]
+                    sinks.append(QdrantSink(settings.qdrant, model, operator.dimension))
+        return sinks
+
+    async def _open_stores(self, sinks: list[Sink], stack: AsyncExitStack) -> None:
+        created = await self._when_ready(
+            "kafka", functools.partial(ensure_topics, self._settings.kafka)
+        )
+        if created:
+            logger.info("created topics: %s", ", ".join(created))
+        for sink in sinks:
+            stack.push_async_callback(sink.close)
+            await self._when_ready(sink.name, sink.open)
+
+    async def _when_ready(self, name: str, action: Callable[[], Awaitable[T]]) -> T:
+        """Do `action`, trying again while the store is away; `/healthz` names it meanwhile."""
+
+        def away(error: Exception) -> bool:
+            if not isinstance(error, TransientSinkError):
+                return False
+            if name not in self._waiting_for:
+                logger.warning("waiting for %s: %s", name, error)
+            self._waiting_for[name] = str(error)
+            return True
+
+        async for attempt in stamina.retry_context(
+            on=away, attempts=None, timeout=None, wait_initial=0.2, wait_max=10.0
+        ):
+            with attempt:
+                result = await action()
+        self._waiting_for.pop(name, None)
+        return result
+
+    async def _unless_stopped(self, work: Awaitable[None]) -> bool:
+        """Do `work`, giving up when asked to stop; returns whether it was done."""
+        task = asyncio.ensure_future(work)
+        stop = asyncio.ensure_future(self._stop.wait())
+        await asyncio.wait([task, stop], return_when=asyncio.FIRST_COMPLETED)
+        stop.cancel()
+        if not task.done():
+            task.cancel()
+            await asyncio.wait([task])
+            return False
+        task.result()
+        return True
+
+    async def _stream(self, pipeline: Pipeline) -> None:
+        stream = ImageStream(
+            self._settings.kafka,
+            self._settings.stream,
+            handle=functools.partial(_take, pipeline),
+            drain=functools.partial(pipeline.drain, self._settings.stream.drain_timeout),
+        )
+        working = asyncio.create_task(pipeline.run(), name="pipeline")
+        watching: asyncio.Task[None] | None = None
+        measuring: asyncio.Task[None] | None = None
+        stopping = asyncio.create_task(self._stop.wait(), name="stop")
+        try:
+            await stream.start()
+            watching = asyncio.create_task(stream.watch(), name="watch")
+            measuring = asyncio.create_task(self._measure_lag(stream, pipeline), name="lag")
+            self._status = "ok"
+            logger.info("taking images from %s", self._settings.kafka.bootstrap_servers)
+            await asyncio.wait([working, watching, stopping], return_when=asyncio.FIRST_COMPLETED)
+            self._status = "stopping" if self._stop.is_set() else "failed"
+            pipeline.stop_accepting()
+            if not working.done():
+                logger.info("finishing %d frames in flight", pipeline.ledger.unfinished)
+                await pipeline.drain(self._settings.stream.drain_timeout)
+        finally:
+            await stream.stop()
+            tasks = [task for task in (working, watching, measuring, stopping) if task is not None]
+            for task in tasks:
+                if not task.done():
+                    task.cancel()
+            await asyncio.wait(tasks)
+        for task in (working, watching):
+            if not task.cancelled() and (error := task.exception()) is not None:
+                raise error
+
+    async def _measure_lag(self, stream: ImageStream, pipeline: Pipeline) -> None:
+        while True:
+            await asyncio.sleep(2)
+            for (topic, partition), lag in stream.lag(pipeline.ledger.positions()).items():
+                self._metrics.consumer_lag.labels(topic, str(partition)).set(lag)
+
+    def _observe(self, stage: str, batch_size: int, seconds: float) -> None:
+        self._metrics.stage_seconds.labels(stage).observe(seconds)
+
+
+async def _take(
+    pipeline: Pipeline, origin: Origin, lane: Lane, acknowledge: Callable[[], object]
+) -> None:
+    await pipeline.submit(frame_from_record(origin, lane), acknowledge)
+
+
+async def run_worker(settings: Settings) -> None:
+    """Run a worker until SIGTERM or Ctrl-C; a second signal ends the process at once.
+
+    What was acknowledged is safe at any moment, so ending at once loses nothing.
+    """
+    worker = Worker(settings)
+    loop = asyncio.get_running_loop()
+
+    def on_signal(number: int) -> None:
+        if worker._stop.is_set():
+            logger.warning("stopped at once; what was in flight will be delivered again")
+            os._exit(128 + number)
+        logger.info("stopping; the same signal again stops at once")
+        worker.stop()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal, number)
+    await worker.run()
