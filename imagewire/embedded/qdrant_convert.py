@@ -43,7 +43,8 @@ def unsupported(what: str) -> RequestError:
     """The request is right, but for a Qdrant server."""
     return RequestError(
         grpc.StatusCode.UNIMPLEMENTED,
-        f"the embedded Qdrant does not offer {what}; run a Qdrant server and set qdrant.host for it",
+        f"the embedded Qdrant does not offer {what}; "
+        "run a Qdrant server and set qdrant.host for it",
     )
 
 

