@@ -113,7 +113,9 @@ class DaliDecoder(Decoder):
         (outputs,) = self._pipeline.run()
         # DALI reuses its output buffers in the next run, so the pixels are copied out of them.
         return [
-            _upright(from_dlpack(outputs[i]), image.header.orientation).to(self.device, copy=True)
+            _upright(from_dlpack(outputs[i]), image.header.orientation).clone(
+                memory_format=torch.contiguous_format
+            )
             for i, image in enumerate(batch)
         ]
 
@@ -123,4 +125,4 @@ def _upright(pixels: torch.Tensor, orientation: int) -> torch.Tensor:
     if orientation >= 5:
         pixels = pixels.transpose(0, 1)
     flips = {2: [1], 3: [0, 1], 4: [0], 6: [1], 7: [0, 1], 8: [0]}.get(orientation)
-    return pixels.flip(flips) if flips else pixels.contiguous()
+    return pixels.flip(flips) if flips else pixels
