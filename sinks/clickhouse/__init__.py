@@ -1,7 +1,6 @@
-"""Findings and failures as rows in ClickHouse, a server or the embedded engine, and read back."""
+"""Findings and failures as rows in ClickHouse, a server or the embedded engine, and read back.
 
-from sinks.clickhouse.reader import ClickHouseReader, QueryError
-from sinks.clickhouse.settings import ClickHouseSettings
-from sinks.clickhouse.sink import ClickHouseSink
-
-__all__ = ["ClickHouseReader", "ClickHouseSettings", "ClickHouseSink", "QueryError"]
+Import from the modules: `settings.ClickHouseSettings`, `sink.ClickHouseSink`,
+`reader.ClickHouseReader`. Nothing is imported here, because the sink needs torch (a frame holds
+pixels), and neither the engine's process nor `imagewire sql` shall load it.
+"""

@@ -13,7 +13,6 @@ import clickhouse_connect
 from clickhouse_connect.driver import exceptions
 
 from sinks.clickhouse.settings import ClickHouseSettings
-from sinks.sink import PermanentSinkError, SinkError, TransientSinkError
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
@@ -76,14 +75,6 @@ def connect(settings: ClickHouseSettings, database: str | None = None) -> Client
         client_name="imagewire",
         **transport,
     )
-
-
-def sink_error(error: Exception, doing: str, settings: ClickHouseSettings) -> SinkError:
-    """What `error` means for the pipeline: transient or permanent, with a message for people."""
-    message = f"ClickHouse at {place(settings)}, {doing}: {engine_message(error)}"
-    if is_transient(error):
-        return TransientSinkError(message)
-    return PermanentSinkError(message)
 
 
 def is_transient(error: Exception) -> bool:

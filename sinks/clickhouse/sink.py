@@ -17,11 +17,11 @@ from string import Template
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from operators.frame import Frame
-from sinks.clickhouse.connection import connect, place, sink_error
+from sinks.clickhouse.connection import connect, engine_message, is_transient, place
 from sinks.clickhouse.rows import FAILURE_COLUMNS, IMAGE_COLUMNS, Column, Row, as_columns
 from sinks.clickhouse.schema import migrate, set_retention
 from sinks.clickhouse.settings import ClickHouseSettings
-from sinks.sink import Sink, SinkError, TransientSinkError
+from sinks.sink import PermanentSinkError, Sink, SinkError, TransientSinkError
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
@@ -95,7 +95,7 @@ class ClickHouseSink(Sink):
         except SinkError:
             raise
         except Exception as error:
-            raise sink_error(error, doing, self._settings) from error
+            raise _sink_error(error, doing, self._settings) from error
 
     def _open(self) -> None:
         client = connect(self._settings)
@@ -163,3 +163,11 @@ class ClickHouseSink(Sink):
 def _may_move(frame: Frame) -> bool:
     """Whether publishing this frame again would give it another event time."""
     return frame.id_given and not frame.captured_at_given
+
+
+def _sink_error(error: Exception, doing: str, settings: ClickHouseSettings) -> SinkError:
+    """What `error` means for the pipeline: transient or permanent, with a message for people."""
+    message = f"ClickHouse at {place(settings)}, {doing}: {engine_message(error)}"
+    if is_transient(error):
+        return TransientSinkError(message)
+    return PermanentSinkError(message)

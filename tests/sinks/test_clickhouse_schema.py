@@ -1,0 +1,141 @@
+"""What the migrations and the retention of the ClickHouse tables promise."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from clickhouse_connect.driver.client import Client
+
+from sinks.clickhouse.connection import connect
+from sinks.clickhouse.schema import Migration, migrate, set_retention, shipped_migrations
+from sinks.clickhouse.settings import ClickHouseSettings
+from sinks.sink import PermanentSinkError
+
+
+@pytest.fixture
+def settings(clickhouse_front: Any) -> ClickHouseSettings:
+    return ClickHouseSettings(
+        host=clickhouse_front.host,
+        port=clickhouse_front.port,
+        username="writer",
+        password=clickhouse_front.writer_password,
+        database=f"schema_{secrets.token_hex(5)}",
+    )
+
+
+@pytest.fixture
+def client(settings: ClickHouseSettings) -> Iterator[Client]:
+    client = connect(settings)
+    yield client
+    client.close()
+
+
+def tables(client: Client, database: str) -> dict[str, str]:
+    return dict(
+        client.query(
+            "SELECT name, create_table_query FROM system.tables WHERE database = {d:String}",
+            parameters={"d": database},
+        ).result_rows
+    )
+
+
+def test_migrations_are_applied_once(client: Client, settings: ClickHouseSettings) -> None:
+    numbers = [migration.number for migration in shipped_migrations()]
+    assert migrate(client, settings.database) == numbers
+    made = tables(client, settings.database)
+    assert {"images", "detections", "texts", "scores", "verdicts", "rules_fired", "failures",
+            "counts_hourly", "verdicts_hourly", "latency_hourly"} <= set(made)  # fmt: skip
+    assert migrate(client, settings.database) == []
+    assert tables(client, settings.database) == made
+
+
+def test_every_statement_can_run_twice(client: Client, settings: ClickHouseSettings) -> None:
+    migrate(client, settings.database)
+    made = tables(client, settings.database)
+    client.command(f"TRUNCATE TABLE {settings.database}.schema_migrations")
+    assert migrate(client, settings.database) == [m.number for m in shipped_migrations()]
+    assert tables(client, settings.database) == made
+
+
+def test_workers_that_start_at_once_agree(client: Client, settings: ClickHouseSettings) -> None:
+    def start(_: int) -> None:
+        own = connect(settings)
+        try:
+            migrate(own, settings.database)
+            set_retention(own, settings.database, 30)
+        finally:
+            own.close()
+
+    with ThreadPoolExecutor(4) as workers:
+        list(workers.map(start, range(4)))
+    recorded = client.query(
+        f"SELECT number FROM {settings.database}.schema_migrations FINAL ORDER BY number"
+    ).result_columns[0]
+    assert list(recorded) == [migration.number for migration in shipped_migrations()]
+    assert "toIntervalDay(30)" in tables(client, settings.database)["images_raw"]
+
+
+def test_an_applied_migration_that_was_edited_is_refused(
+    client: Client, settings: ClickHouseSettings
+) -> None:
+    first = Migration(1, "things", "CREATE TABLE IF NOT EXISTS ${database}.a (x Int8) ENGINE=Log")
+    assert migrate(client, settings.database, [first]) == [1]
+    edited = replace(first, sql=first.sql.replace("Int8", "Int16"))
+    with pytest.raises(PermanentSinkError, match="0001_things was applied"):
+        migrate(client, settings.database, [edited])
+
+
+def test_a_newer_migration_is_applied_to_an_older_database(
+    client: Client, settings: ClickHouseSettings
+) -> None:
+    first = Migration(1, "a", "CREATE TABLE IF NOT EXISTS ${database}.a (x Int8) ENGINE=Log")
+    second = Migration(2, "b", "CREATE TABLE IF NOT EXISTS ${database}.b (x Int8) ENGINE=Log;")
+    migrate(client, settings.database, [first])
+    assert migrate(client, settings.database, [first, second]) == [2]
+
+
+def test_a_database_of_a_newer_version_is_used_with_a_warning(
+    client: Client, settings: ClickHouseSettings, caplog: pytest.LogCaptureFixture
+) -> None:
+    later = Migration(9000, "later", "CREATE TABLE IF NOT EXISTS ${database}.z (x Int8) ENGINE=Log")
+    migrate(client, settings.database, [later])
+    migrate(client, settings.database)
+    assert "9000" in caplog.text
+
+
+def test_retention_follows_the_setting(client: Client, settings: ClickHouseSettings) -> None:
+    migrate(client, settings.database)
+    both = ["images_raw", "failures_raw"]
+    assert set_retention(client, settings.database, 90) == both
+    assert set_retention(client, settings.database, 90) == []
+    assert set_retention(client, settings.database, 7) == both
+    assert "toIntervalDay(7)" in tables(client, settings.database)["failures_raw"]
+    assert set_retention(client, settings.database, 0) == both
+    assert "TTL" not in tables(client, settings.database)["images_raw"]
+
+
+def test_rows_older_than_the_retention_go(client: Client, settings: ClickHouseSettings) -> None:
+    migrate(client, settings.database)
+    set_retention(client, settings.database, 7)
+    client.command(
+        f"INSERT INTO {settings.database}.images_raw (image_id, ingested_at) "
+        "SELECT toString(number), now64(3) - toIntervalDay(number * 5) FROM numbers(4)"
+    )
+    client.command(f"OPTIMIZE TABLE {settings.database}.images_raw FINAL")
+    kept = client.query(f"SELECT image_id FROM {settings.database}.images ORDER BY image_id")
+    assert list(kept.result_columns[0]) == ["0", "1"]
+
+
+def test_a_database_name_that_is_no_name_is_refused() -> None:
+    with pytest.raises(ValueError, match="database"):
+        ClickHouseSettings(database="a; DROP TABLE b")
+
+
+def test_an_engine_in_process_needs_a_directory() -> None:
+    with pytest.raises(ValueError, match=r"clickhouse\.path"):
+        ClickHouseSettings(interface="chdb")
