@@ -22,6 +22,7 @@ from models.device import Device
 from models.errors import ModelError
 from models.image_input import card_options
 from models.onnx_graph import OnnxModule
+from models.state_dicts import load_weights
 from models.suppression import Boxes, suppress
 
 Network = Callable[[torch.Tensor], Any]
@@ -39,6 +40,9 @@ MAX_DETECTIONS = 300
 STRIDE = 32
 """The coarsest feature map of every YOLO network, to whose multiples an input's sides are bound."""
 
+
+SUFFIXES = {"onnx": ".onnx", "torchscript": ".torchscript", "engine": ".engine"}
+"""How the files of each exported format end."""
 
 READABLE_TASKS = ("detect", "segment", "pose")
 """Ultralytics' tasks whose output begins with upright boxes; masks and key points are ignored."""
@@ -276,13 +280,7 @@ def _transplanted(card: ModelCard, path: Path, device: Device) -> Detector:
     names = _export_names(exported) or dict(card.labels)
     network = DetectionModel(card.network, nc=len(names), verbose=False).eval()
     network = network.fuse(verbose=False)
-    missing, unexpected = network.load_state_dict(weights, strict=False)
-    if missing or unexpected:
-        raise ModelError(
-            f"model '{card.full_name}': the weights in '{path}' do not fit the network "
-            f"'{card.network}' ({len(missing)} missing, {len(unexpected)} unknown); name the "
-            "configuration that it was trained with, or leave 'network' out"
-        )
+    load_weights(card, network, weights)
     return _in_torch(card, network, device, names)
 
 
@@ -350,9 +348,14 @@ def _exported(card: ModelCard, path: Path, device: Device) -> Detector:
     """
     from models.quiet_ultralytics import AutoBackend
 
+    if path.suffix != SUFFIXES[card.format]:
+        raise ModelError(
+            f"model '{card.full_name}': '{path}' must end in '{SUFFIXES[card.format]}', by which "
+            f"Ultralytics recognises the format {card.format}; rename it or correct 'format'"
+        )
     half = device.dtype == torch.float16
     runtime = AutoBackend(path, device=device.torch_device, fp16=half, verbose=False)
-    if runtime.task not in READABLE_TASKS:
+    if runtime.task not in (None, *READABLE_TASKS):  # None: the file does not say
         raise ModelError(
             f"model '{card.full_name}': '{path}' was exported for '{runtime.task}', not for the "
             "detection of upright boxes"

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from models.catalog import ModelCard
 from models.errors import ModelError
 from models.onnx_graph import OnnxModule
+from models.state_dicts import load_weights
 
 CLASSIFIER_LAYERS = ("fc", "classifier", "heads", "head")
 """What torchvision's architectures call their last part, which an encoder does without."""
@@ -38,7 +39,7 @@ def build_network(card: ModelCard, path: Path, features: bool) -> nn.Module:
         ModelError: the network is unknown, its package is missing, or the weights do not fit.
     """
     try:
-        return _built(card, path, features).eval().requires_grad_(False)
+        network = _built(card, path, features).eval()
     except (ModelError, MemoryError):
         raise
     except Exception as error:
@@ -47,6 +48,9 @@ def build_network(card: ModelCard, path: Path, features: bool) -> nn.Module:
             f"{f' into {card.network}' if card.network else ''} ({type(error).__name__}: {error}); "
             "check 'format' and 'network' in its catalogue entry"
         ) from error
+    for parameter in network.parameters():
+        parameter.requires_grad = False
+    return network
 
 
 def _built(card: ModelCard, path: Path, features: bool) -> nn.Module:
@@ -86,16 +90,8 @@ def _state_dict(card: ModelCard, path: Path) -> dict[str, Tensor]:
 
 
 def _fitted(card: ModelCard, network: nn.Module, weights: dict[str, Tensor]) -> nn.Module:
-    """Load `weights`; those that the network has no place for may only be a left-out last layer."""
-    missing, unexpected = network.load_state_dict(weights, strict=False)
-    strange = [name for name in unexpected if name.split(".")[0] not in CLASSIFIER_LAYERS]
-    if missing or strange:
-        example = (missing or strange)[0]
-        raise ModelError(
-            f"model '{card.full_name}': its weights do not fit the network '{card.network}' "
-            f"({len(missing)} missing, {len(strange)} unknown, such as '{example}'); name the "
-            "architecture that they were trained with"
-        )
+    """Load `weights`, which may hold a last layer that an encoder does without."""
+    load_weights(card, network, weights, spare=CLASSIFIER_LAYERS)
     return network
 
 
@@ -126,7 +122,7 @@ def _efficientnet_lite(
 ) -> nn.Module:
     package = _package(card, "efficientnet_lite_pytorch")
     network: nn.Module = package.EfficientNet.from_name(name)
-    network.load_state_dict(weights)
+    load_weights(card, network, weights)
     return _EfficientNetFeatures(network) if features else network
 
 
