@@ -113,3 +113,19 @@ def test_an_empty_policy_allows_everything(tmp_path: Path) -> None:
     file = tmp_path / "empty.toml"
     file.write_text("# nothing yet\n")
     assert Policy.load(file).rules == ()
+
+
+def test_every_recipe_in_the_documentation_is_a_usable_rule(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "policy.md").read_text(encoding="utf-8")
+    recipes = [
+        recipe
+        for block in page.split("```cel\n")[1:]
+        for recipe in block.split("```")[0].split("\n\n")
+    ]
+    assert len(recipes) >= 7
+    file = tmp_path / "recipes.toml"
+    file.write_text(
+        page.split("```toml\n")[1].split("```")[0]
+        + "\n".join(rule(f"recipe-{n}", when=f"'''{text}'''") for n, text in enumerate(recipes))
+    )
+    assert len(Policy.load(file).rules) == len(recipes) + 1
