@@ -66,8 +66,10 @@ def search(
         raise CommandError(str(error)) from error
     if json:
         for similar in found:
-            print_json({"image_id": similar.image_id, "score": similar.score, **similar.payload},
-                       lines=True)
+            print_json(
+                {"image_id": similar.image_id, "score": similar.score, **similar.payload},
+                lines=True,
+            )
     elif found:
         _print_table(found)
     else:

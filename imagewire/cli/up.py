@@ -48,7 +48,7 @@ def up(
     config: settings file for the workers.
     """
     from imagewire.cli.outcome import CommandError
-    from imagewire.embedded.stack import Stack, StackPorts
+    from imagewire.embedded.stack import StackPorts
     from imagewire.settings import CONFIG_VARIABLE, load_settings
 
     if workers < 1:
