@@ -44,10 +44,7 @@ _CLUSTER = ("ordering", "read_consistency", "timeout")
 
 def _write(collection: Collection, operation: edge.UpdateOperation, wait: bool) -> Any:
     """Apply `operation`; with `wait` it is on the disk before this returns."""
-    with collection.lock:
-        collection.shard.update(operation)
-        if wait:
-            collection.shard.flush()
+    collection.write(operation, wait)
     status = api.UpdateStatus.Completed if wait else api.UpdateStatus.Acknowledged
     return api.UpdateResult(status=status)
 

@@ -56,16 +56,43 @@ class CollectionConfig:
 
 
 class Collection:
-    """One engine shard.
+    """One engine shard, and when its changes reach the disk.
 
-    Writes hold `lock`; the engine orders reads itself.
+    The engine writes to a log in memory that survives the process but not the machine; `flush`
+    makes it safe, with some twenty `fsync`s: 14 ms on an idle disk, 250 ms on a busy one, Python's
+    lock held. So writers that wait at the same time share one.
     """
 
     def __init__(self, name: str, config: CollectionConfig, shard: edge.EdgeShard) -> None:
         self.name = name
         self.config = config
         self.shard = shard
-        self.lock = threading.Lock()
+        self._writing = threading.Lock()
+        self._flushing = threading.Lock()
+        self._written = 0
+        self._flushed = 0
+
+    def write(self, operation: edge.UpdateOperation, wait: bool) -> None:
+        """Apply `operation`; with `wait` it is on the disk when this returns."""
+        with self._writing:
+            self.shard.update(operation)
+            self._written += 1
+            mine = self._written
+        if wait:
+            self.flush(mine)
+
+    def flush(self, up_to: int | None = None) -> None:
+        """Bring changes to the disk, if those up to number `up_to` (all, by default) are not."""
+        with self._flushing:
+            written = self._written
+            if self._flushed < (written if up_to is None else up_to):
+                self.shard.flush()
+                self._flushed = written
+
+    def close(self) -> None:
+        self.flush()
+        with self._writing, self._flushing:
+            self.shard.close()
 
     @classmethod
     def open(cls, name: str, folder: Path, index: bool = False) -> Collection:
@@ -158,8 +185,7 @@ class CollectionStore:
             kept = {alias: target for alias, target in self._aliases.items() if target != name}
             if kept != self._aliases:
                 self._store_aliases(kept)
-            with collection.lock:
-                collection.shard.close()
+            collection.close()
             folder = self._collections_folder / name
             # First what makes the folder a collection, so that half a deletion is finished at the
             # next start instead of coming back to life empty.
@@ -190,13 +216,16 @@ class CollectionStore:
                 aliases[alias] = target
             self._store_aliases(aliases)
 
+    def flush(self) -> None:
+        """Bring to the disk what was written without waiting for it."""
+        for collection in list(self._collections.values()):
+            collection.flush()
+
     def close(self) -> None:
         """Flush and close every shard, and give the folder free."""
         with self._changes:
             for collection in self._collections.values():
-                with collection.lock:
-                    collection.shard.flush()
-                    collection.shard.close()
+                collection.close()
             self._collections.clear()
         self._lock_file.close()
 

@@ -17,6 +17,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -34,6 +35,8 @@ API_KEY_VARIABLE = "IMAGEWIRE_QDRANT_API_KEY"
 LARGEST_MESSAGE_BYTES = 64 * 1024 * 1024
 PARENT_CHECK_S = 1.0
 DRAIN_S = 5.0
+FLUSH_INTERVAL_S = 5.0
+"""For writes that did not wait; a Qdrant server's default."""
 
 
 class QdrantFront(grpc.GenericRpcHandler):  # type: ignore[misc]
@@ -164,10 +167,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         store.close()
         return 1
     log.info("serving %s on %s:%d", options.path, options.host, port)
+    flushed_at = time.monotonic()
     while not stop.wait(PARENT_CHECK_S):
         if os.getppid() != parent:
             log.info("the process that started this one is gone; stopping")
             break
+        if time.monotonic() - flushed_at > FLUSH_INTERVAL_S:
+            store.flush()
+            flushed_at = time.monotonic()
     server.stop(DRAIN_S).wait()
     store.close()
     log.info("stopped")

@@ -378,7 +378,7 @@ def test_secrets_are_not_printed() -> None:
         security_protocol="SASL_SSL",
         sasl_mechanism="SCRAM-SHA-512",
         sasl_username="imagewire",
-        sasl_password="hush",  # type: ignore[arg-type]
+        sasl_password="hush",
     )
     assert "hush" not in repr(settings) + settings.model_dump_json()
     assert settings.client_options()["sasl_plain_password"] == "hush"

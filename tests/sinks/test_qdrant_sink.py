@@ -34,7 +34,7 @@ def settings(qdrant_front: QdrantServer, unique: Callable[[str], str]) -> Qdrant
     return QdrantSettings(
         host=qdrant_front.host,
         grpc_port=qdrant_front.grpc_port,
-        api_key=qdrant_front.api_key,  # type: ignore[arg-type]
+        api_key=qdrant_front.api_key,
         collection=unique("images"),
     )
 
@@ -182,7 +182,7 @@ async def test_filters_narrow_the_search(settings: QdrantSettings) -> None:
 async def test_what_was_found_can_be_shown(settings: QdrantSettings) -> None:
     frame = a_frame("a", [1.0, 0, 0, 0], uri="https://example.org/a.jpg", labels=["b", "a", "b"])
     quad = ((0, 0), (1, 0), (1, 1), (0, 1))
-    frame.findings.texts = [TextLine("NO", 0.9, quad), TextLine("ENTRY", 0.9, quad)]  # type: ignore[arg-type]
+    frame.findings.texts = [TextLine("NO", 0.9, quad), TextLine("ENTRY", 0.9, quad)]
     inline = a_frame("b", [0.0, 1, 0, 0], uri="data:image/png;base64,AAAA")
     await stored(settings, [frame, inline])
     async with VectorReader(settings) as reader:
@@ -321,7 +321,7 @@ def test_the_collection_is_named_for_the_embedder_and_its_version() -> None:
 
 
 def test_the_key_is_not_printed() -> None:
-    assert "hush" not in repr(QdrantSettings(api_key="hush"))  # type: ignore[arg-type]
+    assert "hush" not in repr(QdrantSettings(api_key="hush"))
 
 
 @pytest.mark.parametrize("given", [{"collection": "a b"}, {"url": "x"}, {"host": ""}])
