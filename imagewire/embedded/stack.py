@@ -19,6 +19,7 @@ from typing import Self
 
 import grpc
 import httpx
+from pydantic import SecretStr
 
 from imagewire.embedded.broker import Broker
 from imagewire.embedded.broker_choice import choose_broker
@@ -27,6 +28,7 @@ from imagewire.embedded.errors import EmbeddedError
 from imagewire.embedded.ports import LOOPBACK
 from imagewire.embedded.process import ManagedProcess, ProcessStatus, RestartPolicy
 from imagewire.malloc import malloc_environment
+from imagewire.settings import load_settings
 
 WRITER, ANALYST = "writer", "analyst"
 
@@ -133,12 +135,15 @@ class Stack:
 
         Raises:
             ProcessError: it did not start; the message has the tail of its log.
+            ConfigurationError: the settings are wrong.
         """
         number = len(self._workers) + 1
         suffix = "" if number == 1 else f"-{number}"
         port = self.directory.port(
             f"worker_http{suffix}", self._ports.worker_http if number == 1 else None
         )
+        # The user may have asked for a key, in the file or the environment.
+        key = load_settings().settings.http.key
         worker = ManagedProcess(
             f"worker{suffix}",
             [sys.executable, "-m", "imagewire", "worker"],
@@ -147,11 +152,12 @@ class Stack:
                 **os.environ,
                 **malloc_environment(os.environ),
                 **self.environment(),
+                "IMAGEWIRE_HTTP__ENABLED": "true",
                 "IMAGEWIRE_HTTP__HOST": LOOPBACK,
                 "IMAGEWIRE_HTTP__PORT": str(port),
                 **(extra_environment or {}),
             },
-            ready=lambda: _http_ok(f"http://{LOOPBACK}:{port}/healthz"),
+            ready=lambda: _http_ok(f"http://{LOOPBACK}:{port}/healthz", key),
             start_timeout=_WORKER_START_TIMEOUT,
             stop_timeout=_WORKER_STOP_TIMEOUT,
             restart=self._restart,
@@ -309,9 +315,10 @@ async def _together(*actions: Callable[[], Awaitable[None]]) -> None:
         raise errors.exceptions[0] from None
 
 
-async def _http_ok(url: str) -> bool:
+async def _http_ok(url: str, key: SecretStr | None = None) -> bool:
+    headers = {"Authorization": f"Bearer {key.get_secret_value()}"} if key is not None else {}
     # trust_env=False: a proxy of the user's has no business on the loopback address.
-    async with httpx.AsyncClient(trust_env=False, timeout=2.0) as client:
+    async with httpx.AsyncClient(trust_env=False, timeout=2.0, headers=headers) as client:
         try:
             return (await client.get(url)).status_code == httpx.codes.OK
         except httpx.HTTPError:
