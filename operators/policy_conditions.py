@@ -60,6 +60,7 @@ _MACRO = re.compile(
     r"\s*\(\s*(?P<bound>[A-Za-z_]\w*)\s*,"
 )
 _PARSE_ERROR = re.compile(r"<input>:(?P<line>\d+):(?P<column>\d+): (?P<message>[^\n]*)")
+_UNDEFINED = re.compile(r"Undefined variable or function: '(\w+)'")
 _NOT_A_WORD = re.compile(r"[\W_]+")
 
 
@@ -127,7 +128,7 @@ class Condition:
         except KeyError as error:
             raise ValueError(f"there is no key {error}") from error
         except (IndexError, RuntimeError, TypeError, ValueError, ArithmeticError) as error:
-            raise ValueError(_first_sentences(str(error))) from error
+            raise ValueError(_cause(str(error))) from error
         if not isinstance(value, bool):
             raise ValueError(f"the condition gave {type(value).__name__} instead of true or false")
         return value
@@ -270,7 +271,10 @@ def _nearest(name: str, known: Iterable[str]) -> str:
     return f" (did you mean '{near[0]}'?)" if near else ""
 
 
-def _first_sentences(message: str) -> str:
-    """CEL's explanations run to a paragraph; a verdict keeps what fits on a line or two."""
+def _cause(message: str) -> str:
+    """What CEL said, made fit for a verdict: its explanations run to a paragraph."""
+    if match := _UNDEFINED.search(message):
+        # Names were checked at load, so it is the value that has the wrong type, or none in CEL.
+        return f"'{match[1]}' cannot be used with this image's values: one has an unsuitable type"
     message = " ".join(message.split())
     return message if len(message) <= 200 else message[:200].rsplit(" ", 1)[0] + " …"

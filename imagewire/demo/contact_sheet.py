@@ -124,7 +124,9 @@ def _prepare(index: int, tile: Tile) -> _Shown:
     try:
         with Image.open(tile.path) as file:
             picture = _upright(file)
-    except OSError:
+    except (OSError, ImportError):
+        # Ultralytics, once imported, replaces `Image.open` by one that looks for a HEIF decoder
+        # when no other fits, and raises `ModuleNotFoundError` when there is none.
         picture = None
     if picture is None:
         width, height = (info.width, info.height) if info else (4, 3)

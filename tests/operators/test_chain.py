@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -249,7 +250,10 @@ def test_the_documented_example_operator_measures_a_real_photo(
     import ultralytics.utils
     from imagewire_brightness import BrightnessOperator  # type: ignore[import-not-found]
 
-    with Image.open(Path(ultralytics.utils.ASSETS) / "bus.jpg") as photo:
+    ultralytics = find_spec("ultralytics")
+    assert ultralytics
+    assert ultralytics.origin
+    with Image.open(Path(ultralytics.origin).parent / "assets" / "bus.jpg") as photo:
         sharp = np.asarray(photo.convert("RGB")).copy()
         dark = np.asarray(photo.convert("RGB").point(lambda value: value // 4)).copy()
         soft = np.asarray(photo.convert("RGB").resize((40, 54)).resize(photo.size)).copy()

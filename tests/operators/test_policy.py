@@ -200,3 +200,9 @@ def _seconds_for_a_hundred(policy: Policy, frame: Frame) -> float:
     for _ in range(100):
         policy.evaluate(frame)
     return time.perf_counter() - start
+
+
+def test_the_explanation_of_a_rule_error_names_the_value_at_fault(policy_of: Any) -> None:
+    policy = policy_of("metadata.a == 1")
+    verdict = policy.evaluate(frame_with(metadata={"a": {1, 2}}))
+    assert "'metadata' cannot be used" in verdict.rules[0].explanation
