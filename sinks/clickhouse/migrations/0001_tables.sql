@@ -52,7 +52,7 @@ CREATE TABLE IF NOT EXISTS ${database}.images_raw
     ingested_at     DateTime64(3, 'UTC'),
     latency_ms      Float64,
     version         UInt64,
-    INDEX image_id_bloom image_id TYPE bloom_filter(0.01) GRANULARITY 1,
+    INDEX image_id_bloom image_id TYPE bloom_filter(0.001) GRANULARITY 1,
     INDEX content_id_bloom content_id TYPE bloom_filter(0.01) GRANULARITY 1
 )
 ENGINE = ReplacingMergeTree(version)
@@ -78,7 +78,7 @@ CREATE TABLE IF NOT EXISTS ${database}.failures_raw
     kafka_time      DateTime64(3, 'UTC'),
     ingested_at     DateTime64(3, 'UTC'),
     version         UInt64,
-    INDEX image_id_bloom image_id TYPE bloom_filter(0.01) GRANULARITY 1
+    INDEX image_id_bloom image_id TYPE bloom_filter(0.001) GRANULARITY 1
 )
 ENGINE = ReplacingMergeTree(version)
 PARTITION BY toYYYYMM(event_time)
