@@ -17,8 +17,8 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -163,7 +163,7 @@ async def resolve_jars() -> KafkaJars:
             "(Debian: maven), name a Kafka installation in IMAGEWIRE_KAFKA_HOME, or use "
             "--broker tansu"
         )
-    return await asyncio.to_thread(_resolve_with_maven, maven)
+    return await _resolve_with_maven(maven)
 
 
 def _cache_directory() -> Path:
@@ -171,49 +171,57 @@ def _cache_directory() -> Path:
     return cache_root() / f"{pinned_version()}-{digest}"
 
 
-def _resolve_with_maven(maven: str) -> KafkaJars:
+async def _resolve_with_maven(maven: str) -> KafkaJars:
     directory = _cache_directory()
     directory.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(directory.with_suffix(".lock")):
+    async with _locked(directory.with_suffix(".lock")):
         if (found := cached_jars()) is not None:  # another process was quicker
             return found
-        unfinished = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
+        prefix = f".{directory.name}-"
+        for abandoned in directory.parent.glob(f"{prefix}*"):  # by a process that was killed
+            shutil.rmtree(abandoned, ignore_errors=True)
+        unfinished = Path(tempfile.mkdtemp(prefix=prefix, dir=directory.parent))
         try:
-            _run_maven(maven, unfinished)
-            if not any(unfinished.glob("kafka_2.13-*.jar")):
-                raise BrokerError(
-                    f"Maven ended well but brought no Kafka into {unfinished}; "
-                    f"run `mvn -f {POM} dependency:tree` to see why"
-                )
-            unfinished.chmod(0o755)
-            unfinished.rename(directory)
+            await _run_maven(maven, unfinished)
+            _accept(unfinished, directory)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
     return KafkaJars(directory, pinned_version(), f"Maven, now cached in {directory}")
 
 
-def _run_maven(maven: str, target: Path) -> None:
+def _accept(unfinished: Path, directory: Path) -> None:
+    if not any(unfinished.glob("kafka_2.13-*.jar")):
+        raise BrokerError(
+            f"Maven ended well but brought no Kafka into {unfinished}; "
+            f"run `mvn -f {POM} dependency:tree` to see why"
+        )
+    unfinished.chmod(0o755)
+    unfinished.rename(directory)
+
+
+async def _run_maven(maven: str, target: Path) -> None:
     command = [
         *(maven, "-B", "-q", "-f", str(POM), "dependency:copy-dependencies"),
         *("-DincludeScope=runtime", f"-DoutputDirectory={target}"),
     ]
-    with subprocess.Popen(  # noqa: S603 - Maven and our own file
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        process_group=0,
-    ) as run:
-        try:
-            said, _ = run.communicate(timeout=MAVEN_TIMEOUT)
-        except subprocess.TimeoutExpired:
-            said = f"it did not end within {MAVEN_TIMEOUT:g} s"
-        finally:
-            # `mvn` is a shell script around Java: end both.
-            if run.returncode is None:
-                with suppress(ProcessLookupError):
-                    os.killpg(run.pid, signal.SIGKILL)
+    run = await asyncio.create_subprocess_exec(
+        *command,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        start_new_session=True,
+    )
+    try:
+        async with asyncio.timeout(MAVEN_TIMEOUT):
+            said = (await run.communicate())[0].decode(errors="replace")
+    except TimeoutError:
+        said = f"it did not end within {MAVEN_TIMEOUT:g} s"
+    finally:
+        # Also when the user interrupts. `mvn` is a shell script around Java: end both.
+        if run.returncode is None:
+            with suppress(ProcessLookupError):
+                os.killpg(run.pid, signal.SIGKILL)
+            await run.wait()
     if run.returncode != 0:
         lines = [line for line in said.splitlines() if line.strip()]
         raise BrokerError(
@@ -223,8 +231,14 @@ def _run_maven(maven: str, target: Path) -> None:
         )
 
 
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
+@asynccontextmanager
+async def _locked(path: Path) -> AsyncIterator[None]:
+    """Hold the lock; waiting for it can be cancelled, so that Ctrl-C ends it."""
     with path.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                await asyncio.sleep(0.2)
         yield

@@ -9,6 +9,7 @@ import shutil
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
+import psutil
 import pytest
 
 from imagewire.embedded.broker import BrokerError
@@ -81,6 +82,25 @@ async def test_a_download_that_breaks_half_way_is_never_used(
     with pytest.raises(BrokerError, match=r"(?s)check the network.*Connection reset"):
         await resolve_jars()
     assert cached_jars() is None
+    assert directories(cache) == []
+
+
+async def test_an_interrupted_download_ends_maven_and_leaves_nothing(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = tmp_path / "maven.pid"
+    put_on_path(tmp_path / "bin", "mvn", f"sleep 60 & echo $! > {started}; wait", monkeypatch)
+    download = asyncio.create_task(resolve_jars())
+    async with asyncio.timeout(10):
+        while not started.exists() or not started.read_text():  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    download.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await download
+    download_of_maven = int(started.read_text())
+    async with asyncio.timeout(10):
+        while psutil.pid_exists(download_of_maven):  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
     assert directories(cache) == []
 
 
