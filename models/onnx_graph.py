@@ -10,7 +10,6 @@ in `models/onnx_operations.py`; a graph with any other operator is refused when 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,49 +20,12 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from torch import Tensor
 
 from models.errors import ModelError
-from models.onnx_attributes import Attributes, Compute
+from models.onnx_attributes import Attributes
+from models.onnx_fusion import Step, fuse
 from models.onnx_operations import OPERATIONS
 
 _ALIASES = frozenset({"Identity", "Dropout"})
 """Operators whose output is their first input; they cost nothing here."""
-
-
-@dataclass
-class _Step:
-    """One node, ready to run.
-
-    Attributes:
-        compute: takes the inputs' values and returns the output, or a tuple of outputs.
-        inputs: names of values, "" for one that is left out.
-        host: for each input, whether it is read as Python numbers.
-        shape_only: the step is shape arithmetic; all of its inputs are on the CPU.
-        frees: the values whose last use is here.
-    """
-
-    compute: Compute
-    inputs: list[str]
-    outputs: list[str]
-    host: list[bool]
-    shape_only: bool
-    frees: list[str] = field(default_factory=list)
-
-    def run(self, values: dict[str, Tensor], buffers: Mapping[str, Tensor | None]) -> None:
-        """Compute the outputs into `values` and release what is not needed any more."""
-        found = self.compute(*(self._inputs(values, buffers)))
-        _store(values, self.outputs, found)
-        for name in self.frees:
-            del values[name]
-
-    def _inputs(
-        self, values: dict[str, Tensor], buffers: Mapping[str, Tensor | None]
-    ) -> Iterator[Tensor | None]:
-        for name, host in zip(self.inputs, self.host, strict=True):
-            if not name:
-                yield None
-            elif not host and name in buffers:
-                yield buffers[name]
-            else:
-                yield values[name]
 
 
 class OnnxModule(torch.nn.Module):
@@ -116,7 +78,7 @@ class OnnxModule(torch.nn.Module):
         buffers = {name: self._buffers[held] for name, held in self._buffer_of.items()}
         values = {**self._host, **dict(zip(self.input_names, inputs, strict=True))}
         for step in self._steps:
-            step.run(values, buffers)
+            _run(step, values, buffers)
         found = tuple(_present(buffers.get(name, values.get(name))) for name in self._results)
         return found[0] if len(found) == 1 else found
 
@@ -135,10 +97,11 @@ class _GraphReader:
         self.constants = {item.name: _tensor(item) for item in graph.initializer}
         self.input_names = [i.name for i in graph.input if i.name not in self.constants]
         self.output_names = [output.name for output in graph.output]
-        self.steps: list[_Step] = []
+        self.steps: list[Step] = []
         for number, node in enumerate(graph.node):
             self._add(number, node)
         self.results = [self._alias.get(name, name) for name in self.output_names]
+        self.steps = fuse(self.steps, self.constants, self.results)
         self._plan_release()
 
     def _refuse_unknown(self, nodes: Any) -> None:
@@ -181,7 +144,7 @@ class _GraphReader:
         if shape_only:
             self._shape_values.update(outputs)
             host = [True] * len(inputs)
-        self.steps.append(_Step(compute, inputs, outputs, host, shape_only))
+        self.steps.append(Step(node.op_type, compute, inputs, outputs, host))
 
     def _constant(self, attributes: Mapping[str, Any]) -> Tensor:
         if "value" in attributes:
@@ -220,6 +183,25 @@ class _GraphReader:
         for name, step in last_use.items():
             if name not in kept:
                 step.frees.append(name)
+
+
+def _run(step: Step, values: dict[str, Tensor], buffers: Mapping[str, Tensor | None]) -> None:
+    """Compute the outputs of `step` into `values` and release what is not needed any more."""
+    _store(values, step.outputs, step.compute(*_inputs(step, values, buffers)))
+    for name in step.frees:
+        del values[name]
+
+
+def _inputs(
+    step: Step, values: Mapping[str, Tensor], buffers: Mapping[str, Tensor | None]
+) -> Iterator[Tensor | None]:
+    for name, host in zip(step.inputs, step.host, strict=True):
+        if not name:
+            yield None
+        elif not host and name in buffers:
+            yield buffers[name]
+        else:
+            yield values[name]
 
 
 def _store(values: dict[str, Tensor], names: list[str], found: Any) -> None:
