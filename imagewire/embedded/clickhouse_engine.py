@@ -8,7 +8,6 @@ request SETs or USEs can never leak into the next.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import re
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ from urllib.parse import urlencode
 
 import chdb
 
+from sinks.clickhouse.directory_lock import holding_process
 from sinks.clickhouse.sql_lexer import (
     UnterminatedLiteral,
     first_word,
@@ -113,6 +113,7 @@ class Engine:
             "mark_cache_size": min(max_memory // 10, 128 << 20),
             "uncompressed_cache_size": 0,
         }
+        self.max_memory = max_memory
         self._address = f"{path.resolve()}?{urlencode(options)}"
         try:
             self._keeper = chdb.connect(self._address)
@@ -157,25 +158,6 @@ class Engine:
 
     def _text(self, sql: str) -> str:
         return str(self._keeper.query(sql, "TSVRaw")).strip()
-
-
-def holding_process(path: Path) -> str | None:
-    """The process that has the chDB directory `path` open, or `None`.
-
-    The engine holds an exclusive flock on `status` inside it, whose text names the process.
-    """
-    status = path / "status"
-    try:
-        with status.open("rb") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                found = re.search(rb"PID:\s*(\d+)", file.read(4096))
-                return found[1].decode() if found else "unknown"
-            fcntl.flock(file, fcntl.LOCK_UN)
-    except FileNotFoundError:
-        return None
-    return None
 
 
 def _prepare(handle: Any, request: Request) -> None:

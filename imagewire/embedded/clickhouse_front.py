@@ -18,6 +18,7 @@ import gzip
 import hmac
 import json
 import os
+import re
 import signal
 import sys
 import uuid
@@ -65,6 +66,7 @@ _HTTP_STATUS: Mapping[int, int] = {
     36: 400, 47: 404, 48: 501, 60: 404, 62: 400, 73: 400, 81: 404, 115: 404, 159: 408, 164: 403,
     194: 401, 202: 429, 241: 500, 457: 400, 497: 403, 516: 403,
 }  # fmt: skip
+_QUERY_ID = re.compile(r"[\w.:-]{1,200}", re.ASCII)
 _ENCODERS: Mapping[str, Callable[[bytes], bytes]] = {
     "lz4": lz4.frame.compress,
     "gzip": lambda data: gzip.compress(data, 1),
@@ -125,7 +127,9 @@ class ClickHouseFront:
         if http.method in ("GET", "HEAD") and "query" not in http.query:
             return web.Response(text="Ok.\n")
         fields = dict(http.query)
-        query_id = fields.get("query_id") or str(uuid.uuid4())
+        query_id = fields.get("query_id", "")
+        if not _QUERY_ID.fullmatch(query_id):  # it becomes a header of the answer
+            query_id = str(uuid.uuid4())
         try:
             user = self._authenticate(http, fields)
             body = await _body(http, fields)
@@ -186,7 +190,7 @@ class ClickHouseFront:
             except UnicodeDecodeError as error:
                 raise RefusedStatement("the statement is not UTF-8") from error
             sql = reading_statement(text, self._engine.table_functions).encode()
-            settings = analyst_settings(settings)
+            settings = analyst_settings(settings, self._engine.max_memory)
             readonly = 1
         elif settings.pop("readonly", "0") != "0":
             readonly = 1
@@ -287,8 +291,10 @@ def _error(error: EngineError, query_id: str) -> web.Response:
     )
 
 
-async def serve(engine: Engine, passwords: Mapping[str, str], host: str, port: int) -> bool:
-    """Serve until SIGTERM, SIGINT or the end of the parent process.
+async def serve(
+    engine: Engine, passwords: Mapping[str, str], host: str, port: int, parent: int
+) -> bool:
+    """Serve until SIGTERM, SIGINT or the end of the process `parent`, which started this one.
 
     Prints one line, `listening on http://HOST:PORT`, once requests are answered. Returns whether
     every statement had ended, so that the engine can be closed.
@@ -305,7 +311,7 @@ async def serve(engine: Engine, passwords: Mapping[str, str], host: str, port: i
     bound = runner.addresses[0][1]
     sys.stdout.write(f"listening on http://{host}:{bound}\n")
     sys.stdout.flush()
-    watch = asyncio.create_task(_stop_with_parent(stop))
+    watch = asyncio.create_task(_stop_with_parent(parent, stop))
     await stop.wait()
     watch.cancel()
     await site.stop()
@@ -314,9 +320,8 @@ async def serve(engine: Engine, passwords: Mapping[str, str], host: str, port: i
     return ended
 
 
-async def _stop_with_parent(stop: asyncio.Event) -> None:
+async def _stop_with_parent(parent: int, stop: asyncio.Event) -> None:
     """Polling rather than PR_SET_PDEATHSIG, which fires when the starting THREAD ends."""
-    parent = os.getppid()
     while os.getppid() == parent:  # noqa: ASYNC110 - the kernel offers no event for this
         await asyncio.sleep(PARENT_POLL_SECONDS)
     stop.set()
@@ -332,6 +337,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--port", type=int, default=0, help="port; 0 takes a free one")
     parser.add_argument(
         "--max-memory", type=int, default=1_500_000_000, help="bytes the engine may use"
+    )
+    parser.add_argument(
+        "--parent",
+        type=int,
+        default=os.getppid(),
+        help="process to end with; by default the one that started this",
     )
     options = parser.parse_args(arguments)
     passwords = {
@@ -354,7 +365,7 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.write(f"{error}\n")
         return 1
     try:
-        ended = asyncio.run(serve(engine, passwords, options.host, options.port))
+        ended = asyncio.run(serve(engine, passwords, options.host, options.port, options.parent))
     except OSError as error:
         sys.stderr.write(f"cannot listen on {options.host}:{options.port}: {error}\n")
         engine.close()

@@ -12,7 +12,6 @@ from imagewire.embedded.clickhouse_engine import BAD_ARGUMENTS, EngineError
 
 ANALYST_LIMITS: Mapping[str, int] = {
     "max_execution_time": 60,
-    "max_memory_usage": 1_000_000_000,
     "max_result_rows": 5_000_000,
     "max_result_bytes": 512 << 20,
     "max_threads": 4,
@@ -37,22 +36,32 @@ ANALYST_SETTINGS = frozenset(
 `format_template_*` name files."""
 
 
-def analyst_settings(asked: Mapping[str, str]) -> dict[str, str]:
+ANALYST_MEMORY_SHARE = 0.35
+"""Of the engine's memory, for one statement. Two may run at once, and what they leave has to do for
+the writer's inserts and the merges."""
+
+
+def analyst_settings(asked: Mapping[str, str], max_memory: int) -> dict[str, str]:
     """The settings under which an analyst's statement runs: those asked for, within the limits.
+
+    Args:
+        asked: settings that came with the statement.
+        max_memory: bytes that the engine may use.
 
     Raises:
         EngineError: a setting is not open to analysts, or a limit is not a number.
     """
-    settings = {name: str(limit) for name, limit in ANALYST_LIMITS.items()}
+    limits = {**ANALYST_LIMITS, "max_memory_usage": int(max_memory * ANALYST_MEMORY_SHARE)}
+    settings = {name: str(limit) for name, limit in limits.items()}
     for name, value in asked.items():
-        if name in ANALYST_LIMITS:
+        if name in limits:
             try:
                 wanted = float(value)
             except ValueError as error:
                 raise EngineError(
                     BAD_ARGUMENTS, f"setting {name} is not a number: {value!r}. (BAD_ARGUMENTS)"
                 ) from error
-            if 0 < wanted < ANALYST_LIMITS[name]:  # 0 means without limit
+            if 0 < wanted < limits[name]:  # 0 means without limit
                 settings[name] = value
         elif name in ANALYST_SETTINGS:
             settings[name] = value

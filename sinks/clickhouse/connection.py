@@ -7,11 +7,13 @@ the arguments differ.
 from __future__ import annotations
 
 import ipaddress
+import os
 from typing import TYPE_CHECKING, Any
 
 import clickhouse_connect
 from clickhouse_connect.driver import exceptions
 
+from sinks.clickhouse.directory_lock import holding_process
 from sinks.clickhouse.settings import ClickHouseSettings
 
 if TYPE_CHECKING:
@@ -35,16 +37,26 @@ TRANSIENT_CODES = frozenset(
 _LONGEST_MESSAGE = 600
 
 
-def connect(settings: ClickHouseSettings, database: str | None = None) -> Client:
+def connect(
+    settings: ClickHouseSettings, database: str | None = None, answer_timeout: float | None = None
+) -> Client:
     """A client for `settings`, connected and ready.
 
     Args:
         database: where unqualified names are looked up; it must exist.
+        answer_timeout: seconds to wait for an answer, if not `settings.send_receive_timeout`.
 
     Raises:
         clickhouse_connect.driver.exceptions.Error: it cannot be reached, or refuses the user.
     """
     if settings.interface == "chdb":
+        if settings.path is not None:
+            holder = holding_process(settings.path)
+            if holder not in (None, str(os.getpid())):
+                raise exceptions.ProgrammingError(
+                    f"the data in {settings.path} is in use by process {holder}; stop that process "
+                    "or set clickhouse.path to another directory"
+                )
         return clickhouse_connect.get_client(
             interface="chdb",
             path=str(settings.path),
@@ -67,7 +79,7 @@ def connect(settings: ClickHouseSettings, database: str | None = None) -> Client
         database=database or "default",
         verify=settings.verify,
         connect_timeout=settings.connect_timeout,
-        send_receive_timeout=settings.send_receive_timeout,
+        send_receive_timeout=answer_timeout or settings.send_receive_timeout,
         # Compressing for the loopback interface only burns processor time.
         compress=False if _is_loopback(settings.host) else "lz4",
         # A session allows one statement at a time and nothing here needs its state.

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _UNKNOWN_DATABASE = 81
 _IDS_PER_QUERY = 1000
+_GRACE_SECONDS = 10.0
 _DESCRIBABLE = frozenset({"SELECT", "WITH", "FROM"})
 
 
@@ -138,7 +139,12 @@ class ClickHouseReader:
             return self._client
         client: Client | None = None
         try:
-            client = connect(self._settings, self._settings.database)
+            client = connect(
+                self._settings,
+                self._settings.database,
+                # The engine ends a query itself; the connection only has to outlast it.
+                answer_timeout=self._settings.query_timeout + _GRACE_SECONDS,
+            )
             names = client.query("SELECT name FROM system.table_functions").result_columns
         except Exception as error:
             if client is not None:

@@ -21,6 +21,10 @@ ATTEMPT_HEADER = "imagewire-attempt"
 """Kafka header of a dead letter that is being replayed: how often its image was tried."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# DateTime64 holds these years. A producer's clock may say anything, and even the dead letter of
+# such an image needs an event time that can be stored.
+_EARLIEST_MS = -2_208_988_800_000  # 1900-01-01
+_LATEST_MS = 10_413_791_999_000  # 2299-12-31T23:59:59
 _TIME = "DateTime64(3, 'UTC')"
 _LABEL = "LowCardinality(String)"
 _ACTION = "Enum8('none' = 0, 'allow' = 1, 'review' = 2, 'block' = 3)"
@@ -55,7 +59,12 @@ class Column:
 
 
 def _time(milliseconds: int) -> datetime:
-    return _EPOCH + timedelta(milliseconds=milliseconds)
+    return _EPOCH + timedelta(milliseconds=min(max(milliseconds, _EARLIEST_MS), _LATEST_MS))
+
+
+def _text(value: str) -> str:
+    """`value` with what is no Unicode (half a surrogate pair, from file names) written out."""
+    return value.encode("utf-8", "backslashreplace").decode()
 
 
 def _json(value: Any) -> str:
@@ -79,7 +88,7 @@ _IDENTITY: Mapping[str, Column] = {
     "feed": Column(_LABEL, lambda row: row.frame.feed),
 }
 _ORIGIN: Mapping[str, Column] = {
-    "uri": Column("String", lambda row: row.frame.uri or ""),
+    "uri": Column("String", lambda row: _text(row.frame.uri or "")),
     "lane": Column(_LABEL, lambda row: str(row.frame.lane)),
     "metadata": Column("String", lambda row: _json(row.frame.metadata)),
     "topic": Column(_LABEL, lambda row: row.frame.origin.topic),
@@ -148,14 +157,16 @@ IMAGE_COLUMNS: Mapping[str, Column] = {
     "rules.explanation": Column("Array(String)", _rules("explanation")),
     "extra": Column("String", lambda row: _json(row.findings.extra)),
     "latency_ms": Column(
-        "Float64", lambda row: float(row.ingested_at_ms - row.frame.origin.timestamp_ms)
+        "Float64",
+        # never negative: the broker's clock may be ahead of this machine's
+        lambda row: float(max(0, row.ingested_at_ms - row.frame.origin.timestamp_ms)),
     ),
 }  # fmt: skip
 """The columns of `images_raw`."""
 
 
 def _failure(name: str) -> Callable[[Row], str]:
-    return lambda row: getattr(row.frame.failure, name, "")
+    return lambda row: _text(getattr(row.frame.failure, name, ""))
 
 
 FAILURE_COLUMNS: Mapping[str, Column] = {

@@ -20,6 +20,12 @@ import psutil
 import pytest
 from clickhouse_connect.driver.exceptions import DatabaseError
 
+from operators.frame import Frame, Origin
+from sinks.clickhouse.reader import ClickHouseReader, QueryError
+from sinks.clickhouse.settings import ClickHouseSettings
+from sinks.clickhouse.sink import ClickHouseSink
+from sinks.sink import TransientSinkError
+
 FRONT = [sys.executable, "-m", "imagewire.embedded.clickhouse_front"]
 PASSWORDS = {
     "IMAGEWIRE_FRONT_WRITER_PASSWORD": "write-secret",
@@ -161,6 +167,13 @@ def test_settings_of_one_request_do_not_reach_the_next(http: Http) -> None:
     assert http.post(sql, "writer", max_threads="3").text == "3\n"
     assert http.post("SET max_threads = 3", "writer").status_code == 200
     assert http.post(sql, "writer").text != "3\n"
+
+
+def test_a_query_id_cannot_forge_headers(http: Http) -> None:
+    answer = http.post("SELECT 1", query_id="a\r\nX-Forged: 1")
+    assert answer.status_code == 200
+    assert "X-Forged" not in answer.headers
+    assert http.post("SELECT 1", query_id="mine-1").headers["X-ClickHouse-Query-Id"] == "mine-1"
 
 
 def test_errors_carry_clickhouse_s_code(http: Http) -> None:
@@ -353,6 +366,35 @@ def test_nothing_acknowledged_is_lost_when_it_is_killed(start: Any) -> None:
     _, port = start()
     with connect(port) as client:
         assert client.command("SELECT count() FROM d.t") == 20
+
+
+async def test_a_sink_goes_on_after_a_restart(start: Any) -> None:
+    child, port = start()
+    sink = ClickHouseSink(
+        ClickHouseSettings(port=port, username="writer", password="write-secret")
+    )
+    await sink.open()
+    frames = [Frame("a", "door", 1000, Origin("images", 0, n, 1000)) for n in range(2)]
+    await sink.write(frames)
+    child.terminate()
+    child.wait(10)
+    with pytest.raises(TransientSinkError):
+        await sink.write(frames)
+    start("--port", str(port))
+    await sink.write(frames)
+    await sink.close()
+    with connect(port) as client:
+        assert client.command("SELECT count() FROM imagewire.images") == 1
+
+
+def test_the_engine_in_process_names_who_has_its_directory(start: Any, tmp_path: Path) -> None:
+    child, _ = start()
+    settings = ClickHouseSettings(interface="chdb", path=tmp_path / "data")
+    with (
+        ClickHouseReader(settings) as reader,
+        pytest.raises(QueryError, match=f"in use by process {child.pid}"),
+    ):
+        reader.query("SELECT 1")
 
 
 def test_a_directory_in_use_is_refused_with_the_process_that_has_it(

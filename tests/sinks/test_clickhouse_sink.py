@@ -202,6 +202,29 @@ async def test_an_archive_of_many_years_goes_in_at_once_and_stays(
     assert one(reader, "SELECT count() FROM images") == 150
 
 
+async def test_clocks_that_say_anything_do_not_stop_a_batch(
+    sink: ClickHouseSink, reader: ClickHouseReader
+) -> None:
+    times = [-(10**15), 10**16, -1, 0]
+    frames = [frame(n, event_time_ms=at, captured_at_given=True) for n, at in enumerate(times)]
+    frames += [failed(9, event_time_ms=10**16, captured_at_given=True), frame(8, at=-1)]
+    await sink.write(frames)
+    years = rows(reader, "SELECT toYear(event_time) FROM images ORDER BY event_time")
+    assert years == [(1900,), (1969,), (1969,), (1970,), (2299,)]
+    assert one(reader, "SELECT count() FROM failures") == 1
+
+
+async def test_half_a_character_in_a_file_name_does_not_stop_a_dead_letter(
+    sink: ClickHouseSink, reader: ClickHouseReader
+) -> None:
+    broken = frame(uri="file:///photos/caf\udce9.jpg")
+    broken.fail("fetch", "not-found", "there is no caf\udce9.jpg")
+    await sink.write([broken])
+    assert rows(reader, "SELECT uri, detail FROM failures") == [
+        ("file:///photos/caf\\udce9.jpg", "there is no caf\\udce9.jpg")
+    ]
+
+
 async def test_a_failure_is_open_until_its_image_succeeds(
     sink: ClickHouseSink, reader: ClickHouseReader
 ) -> None:
