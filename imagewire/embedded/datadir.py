@@ -164,14 +164,21 @@ class DataDirectory:
                 holder.pid if holder else None,
                 holder.since if holder else None,
             ) from None
-        lock.truncate(0)
-        lock.write(msgspec.json.encode(Holder(os.getpid(), time.time())))
-        lock.flush()
+        try:
+            lock.truncate(0)
+            lock.write(msgspec.json.encode(Holder(os.getpid(), time.time())))
+            lock.flush()
+            for directory in (self.kafka, self.clickhouse, self.qdrant, self.logs):
+                directory.mkdir(mode=0o700, exist_ok=True)
+            # A record that is there now was left by a crash.
+            (self.path / "run.json").unlink(missing_ok=True)
+        except OSError as error:
+            lock.close()
+            raise DataDirectoryError(
+                f"{self.path} cannot be used as data directory: {error}; mend that or name "
+                "another with --data"
+            ) from error
         self._lock = lock
-        for directory in (self.kafka, self.clickhouse, self.qdrant, self.logs):
-            directory.mkdir(mode=0o700, exist_ok=True)
-        # A record that is there now was left by a crash.
-        (self.path / "run.json").unlink(missing_ok=True)
 
     def release(self) -> None:
         """Withdraw the run record and let others have the directory."""

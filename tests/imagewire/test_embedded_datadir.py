@@ -139,3 +139,13 @@ def test_a_damaged_record_is_an_error_that_says_what_to_do(tmp_path: Path) -> No
 
 def test_a_record_does_not_show_its_secrets() -> None:
     assert "not-to-be-shown" not in repr(record(1, 0.0))
+
+
+def test_a_directory_that_cannot_be_used_is_named_and_let_go(tmp_path: Path) -> None:
+    (tmp_path / "qdrant").write_text("not a folder")
+    with pytest.raises(DataDirectoryError, match="qdrant"):
+        DataDirectory(tmp_path).acquire()
+    (tmp_path / "qdrant").unlink()
+    directory = DataDirectory(tmp_path)
+    directory.acquire()
+    directory.release()

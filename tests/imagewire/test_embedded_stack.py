@@ -37,8 +37,10 @@ async def test_a_stack_comes_up_keeps_its_rows_over_a_restart_and_leaves_no_proc
     tmp_path: Path,
 ) -> None:
     before = children()
-    async with Stack(tmp_path, "tansu") as stack:
+    port = free_port()
+    async with Stack(tmp_path, "tansu", ports=StackPorts(broker=port)) as stack:
         environment = stack.environment()
+        assert environment["IMAGEWIRE_KAFKA__BOOTSTRAP_SERVERS"] == f"127.0.0.1:{port}"
         running = find_running(tmp_path)
         assert running is not None
         assert running.broker_address == environment["IMAGEWIRE_KAFKA__BOOTSTRAP_SERVERS"]
@@ -87,21 +89,18 @@ async def test_a_store_that_dies_comes_back_with_its_data(tmp_path: Path) -> Non
         assert await asyncio.to_thread(ask, environment, "EXISTS DATABASE kept") == 1
 
 
-async def test_a_stack_that_cannot_start_leaves_nothing_behind(tmp_path: Path) -> None:
+async def test_a_stack_that_cannot_start_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = tmp_path / "broken-broker"
+    broken.write_text("#!/bin/sh\necho the storage is on fire\nexit 3\n")
+    broken.chmod(0o755)
+    monkeypatch.setenv("CALF_TANSU_BIN", str(broken))
     before = children()
-    nobody = f"127.0.0.1:{free_port()}"
-    stack = Stack(tmp_path, nobody, restart=None)
-    with pytest.raises(EmbeddedError, match=f"no Kafka broker answers at {nobody}"):
+    stack = Stack(tmp_path / "data", "tansu")
+    with pytest.raises(EmbeddedError, match=r"(?s)tansu ended with exit code 3.*is on fire"):
         await stack.start()
     assert children() <= before
-    assert find_running(tmp_path) is None
+    assert find_running(tmp_path / "data") is None
     stack.directory.acquire()  # it was let go
     stack.directory.release()
-
-
-async def test_a_fixed_port_is_used_and_kept(tmp_path: Path) -> None:
-    port = free_port()
-    async with Stack(tmp_path, "tansu", ports=StackPorts(broker=port)) as stack:
-        assert stack.broker.address == f"127.0.0.1:{port}"
-    async with Stack(tmp_path, "tansu") as stack:
-        assert stack.broker.address == f"127.0.0.1:{port}"
