@@ -43,14 +43,14 @@ def find_connection(data: Path | None = None, config: Path | None = None) -> Con
                 f"no stack runs on {data}; start one with: imagewire up --data {data}"
             )
         return Connection(loaded.settings, None)
-    return Connection(_pointed_at(loaded.settings, stack), stack)
+    return Connection(pointed_at(loaded.settings, stack), stack)
 
 
 def _names_addresses(loaded: LoadedSettings) -> bool:
     return any(key.split(".")[0] in ("kafka", "clickhouse", "qdrant") for key in loaded.origins)
 
 
-def _pointed_at(settings: Settings, stack: RunRecord) -> Settings:
+def pointed_at(settings: Settings, stack: RunRecord) -> Settings:
     """`settings` with the stack's addresses; for reading, so ClickHouse's user is the analyst."""
     values = settings.model_dump()
     values["kafka"]["bootstrap_servers"] = stack.broker_address

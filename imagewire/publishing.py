@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -108,12 +109,13 @@ def _files(name: str) -> list[Path]:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """Where a publication ended up on Kafka."""
+    """Where a publication ended up on Kafka, and its Kafka timestamp."""
 
     image_id: str
     topic: str
     partition: int
     offset: int
+    timestamp_ms: int
 
 
 class ImagePublisher:
@@ -132,9 +134,14 @@ class ImagePublisher:
             TransientSinkError: the broker cannot be reached.
         """
         value, headers = _record(publication)
+        now = time.time_ns() // 1_000_000
         try:
             stored = await self._producer.send_and_wait(
-                self._topics[lane], value, key=publication.feed.encode(), headers=headers
+                self._topics[lane],
+                value,
+                key=publication.feed.encode(),
+                timestamp_ms=now,
+                headers=headers,
             )
         except aiokafka.errors.MessageSizeTooLargeError as error:
             raise NothingToPublishError(
@@ -148,7 +155,11 @@ class ImagePublisher:
             ) from error
         derived = uuid.uuid5(NAMESPACE, f"{stored.topic}/{stored.partition}/{stored.offset}")
         return Published(
-            publication.image_id or str(derived), stored.topic, stored.partition, stored.offset
+            publication.image_id or str(derived),
+            stored.topic,
+            stored.partition,
+            stored.offset,
+            now,
         )
 
     async def publish_all(

@@ -1,0 +1,144 @@
+"""`imagewire demo`: real photos through the whole thing, with an account of each."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from cyclopts import Parameter
+
+
+class DemoResult(msgspec.Struct, frozen=True):
+    """What `imagewire demo --json` prints."""
+
+    published: int
+    findings: int
+    dead_letters: int
+    lost: int
+    doubled: int
+    images_per_second: float
+    latency_p50_ms: float
+    latency_p99_ms: float
+    broker: str
+    report: str
+
+
+def demo(
+    *,
+    broker: str | None = None,
+    report: Path = Path("demo.html"),
+    keep: Path | None = None,
+    json: bool = False,
+    config: Annotated[Path | None, Parameter(name=["--config", "-c"])] = None,
+) -> int:
+    """Send about sixty real photos through a broker, the models and the stores, and show it all.
+
+    Exit code 0 only if every image ended exactly once, as findings or as a dead letter.
+
+    Parameters
+    ----------
+    broker: apache, tansu or HOST:PORT; apache where it can run, else tansu, when not given.
+    report: where to write the contact sheet.
+    keep: keep photos and data in this directory instead of a temporary one.
+    json: print one JSON object instead of tables.
+    config: settings file for the worker.
+    """
+    from imagewire.cli.outcome import EXIT_FAILED, CommandError
+    from imagewire.cli.terminal import console, print_error, print_json, print_note
+    from imagewire.demo.contact_sheet import write_contact_sheet
+    from imagewire.demo.photos import CREDITS, DemoError
+    from imagewire.demo.report import demo_report
+    from imagewire.demo.run import run_demonstration
+    from imagewire.settings import load_settings
+
+    settings = load_settings(config).settings
+    logging.basicConfig(level="ERROR", format="%(levelname)s %(message)s", stream=sys.stderr)
+    directory = keep or Path(tempfile.mkdtemp(prefix="imagewire-demo-"))
+    try:
+        with _ProgressDisplay(quiet=json) as progress:
+            result = asyncio.run(
+                run_demonstration(directory, settings, broker=broker, progress=progress)
+            )
+        write_contact_sheet(
+            report, result.tiles, result.summary, result.dead_letters, result.answers, CREDITS
+        )
+    except DemoError as error:
+        raise CommandError(str(error)) from error
+    except OSError as error:
+        raise CommandError(f"{report}: {error.strerror or error}") from error
+    finally:
+        if keep is None:
+            shutil.rmtree(directory, ignore_errors=True)
+    summary = result.summary
+    if json:
+        print_json(
+            DemoResult(
+                published=summary.published,
+                findings=summary.findings,
+                dead_letters=summary.dead_letters,
+                lost=summary.lost,
+                doubled=summary.doubled,
+                images_per_second=summary.images_per_second,
+                latency_p50_ms=summary.latency_p50_ms,
+                latency_p99_ms=summary.latency_p99_ms,
+                broker=summary.broker,
+                report=str(report.resolve()),
+            )
+        )
+    else:
+        console.print(demo_report(result.tiles, summary, result.dead_letters, result.answers))
+        print_note(f"contact sheet: {report.resolve()}")
+    accounted = not summary.lost and not summary.doubled
+    if not accounted:
+        print_error(
+            f"lost: {', '.join(sorted(result.account.lost)) or 'none'}; "
+            f"doubled: {', '.join(sorted(result.account.doubled)) or 'none'}"
+        )
+    return 0 if accounted else EXIT_FAILED
+
+
+class _ProgressDisplay:
+    """Shows progress on standard error: a bar where there is a measure, else a spinner."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            SpinnerColumn,
+            TextColumn,
+            TimeElapsedColumn,
+        )
+
+        from imagewire.cli.terminal import error_console
+
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=error_console,
+            transient=True,
+            disable=quiet,
+        )
+        self._task = self._progress.add_task("starting", total=None)
+
+    def __enter__(self) -> _ProgressDisplay:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._progress.stop()
+
+    def doing(self, what: str) -> None:
+        self._progress.update(self._task, description=what, total=None)
+
+    def counted(self, what: str, done: int, total: int) -> None:
+        self._progress.update(self._task, description=what, completed=done, total=total)
