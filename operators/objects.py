@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from models.catalog import Catalog
-from models.detectors import MAX_DETECTIONS, STRIDE, Detector, load_detector
+from models.detection_network import MAX_DETECTIONS, STRIDE, Detector
+from models.detectors import load_detector
 from models.device import Device
 from models.suppression import Boxes
 from operators.findings import Box, Detection
