@@ -1,9 +1,9 @@
 """Put back together what an ONNX export took apart, where torch has it as one operation.
 
-PaddlePaddle's exporter writes a convolution's bias as an addition of its own and GELU as five
-elementwise steps. Each of them reads and writes the whole activation, and a float32 bias lifts a
-bfloat16 activation back to float32 under autocast. Fusing both halves the time of PP-OCR's
-recogniser on a processor; the result is the same up to rounding.
+PaddlePaddle's exporter writes the bias of a convolution or a linear layer as an addition of its
+own, and GELU as five elementwise steps. Each of them reads and writes the whole activation, and a
+float32 bias lifts a bfloat16 activation back to float32 under autocast. Fusing them saves PP-OCR a
+third of its time on a processor; the result is the same up to rounding.
 """
 
 from __future__ import annotations
@@ -58,6 +58,8 @@ class _Fusion:
         for step in steps:
             if step.kind in ("Conv", "ConvTranspose"):
                 self._take_bias(step)
+            elif step.kind == "MatMul":
+                self._linear(step)
             elif step.kind == "Div":
                 self._gelu(step)
         self.steps = [step for step in steps if id(step) not in self._gone]
@@ -97,6 +99,20 @@ class _Fusion:
         convolution.outputs = addition.outputs
         self._gone.add(id(addition))
 
+    def _linear(self, product: Step) -> None:
+        """x @ weight + bias with constant weight and bias."""
+        weight = self._constants.get(product.inputs[1])
+        addition = self._only_user(product, "Add")
+        if addition is None or weight is None or weight.ndim != 2:
+            return
+        constant = self._constant_beside(addition, product.outputs[0])
+        if constant is None or tuple(self._constants[constant].shape) != (weight.shape[1],):
+            return
+        product.kind, product.compute = "Linear", _linear
+        product.inputs, product.host = [*product.inputs, constant], [False] * 3
+        product.outputs = addition.outputs
+        self._gone.add(id(addition))
+
     def _gelu(self, division: Step) -> None:
         """x / sqrt(2), erf, + 1, * x, * 0.5 (or the last two the other way round)."""
         x = division.inputs[0]
@@ -131,3 +147,7 @@ class _Fusion:
         if value is None or value.numel() != 1 or not value.is_floating_point():
             return False
         return math.isclose(value.item(), number, rel_tol=1e-5)
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return F.linear(x, weight.t(), bias)

@@ -236,6 +236,48 @@ def test_an_operator_means_what_onnxruntime_takes_it_to_mean(tmp_path: Path, nam
     np.testing.assert_allclose(found.numpy(), expected, rtol=0, atol=1e-5)
 
 
+def gelu_nodes(half_first: bool) -> list[onnx.NodeProto]:
+    first, other = ("half", "x0") if half_first else ("x0", "half")
+    return [
+        helper.make_node("Div", ["x0", "root"], ["scaled"]),
+        helper.make_node("Erf", ["scaled"], ["erf"]),
+        helper.make_node("Add", ["erf", "one"], ["plus"]),
+        helper.make_node("Mul", [first, "plus"], ["m"]),
+        helper.make_node("Mul", ["m", other], ["y0"]),
+    ]
+
+
+@pytest.mark.parametrize("case", ["gelu", "gelu, halved first", "not quite gelu", "used twice"])
+def test_steps_that_an_export_took_apart_still_give_the_same_result(
+    tmp_path: Path, case: str
+) -> None:
+    constants = {
+        "w": np.linspace(-0.5, 0.5, 4 * 3, dtype=np.float32).reshape(4, 3, 1, 1),
+        "b": np.linspace(-1, 1, 4, dtype=np.float32).reshape(1, 4, 1, 1),
+        "root": np.float32(np.sqrt(2)),
+        "one": np.float32(2.0 if case == "not quite gelu" else 1.0),
+        "half": np.float32(0.5),
+        "v": np.linspace(-1, 1, 7 * 5, dtype=np.float32).reshape(7, 5),
+        "c": np.linspace(-1, 1, 5, dtype=np.float32),
+    }
+    nodes = gelu_nodes(case == "gelu, halved first")
+    nodes[-1].output[0] = "gelu"
+    nodes += [
+        helper.make_node("Conv", ["gelu", "w"], ["convolved"]),
+        helper.make_node("Add", ["b", "convolved"], ["biased"]),
+        helper.make_node("MatMul", ["biased", "v"], ["product"]),
+        helper.make_node("Add", ["product", "c"], ["z"]),
+        # A value that is needed again must not disappear inside a fused step.
+        helper.make_node("ReduceMean", ["convolved" if case == "used twice" else "z"], ["mean"]),
+        helper.make_node("Add", ["z", "mean"], ["y0"]),
+    ]
+    path = save(tmp_path / "graph.onnx", nodes, constants)
+    x = torch.rand((2, 3, 8, 7), generator=torch.Generator().manual_seed(2)) * 4 - 2
+    np.testing.assert_allclose(
+        OnnxModule(path)(x).numpy(), reference(path, x)[0], rtol=0, atol=1e-5
+    )
+
+
 def test_several_inputs_and_outputs_keep_their_order(tmp_path: Path) -> None:
     nodes = [
         helper.make_node("Sub", ["x0", "x1"], ["y1"]),
