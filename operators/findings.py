@@ -1,8 +1,8 @@
 """Findings: everything Imagewire sees in one image, in the types that every layer speaks.
 
 They are msgspec structs, so that Kafka records, dead letters and JSON Schemas come from the same
-definitions. Coordinates are always pixels of the original image, upright (EXIF orientation applied),
-x to the right and y down, with (0, 0) the top left corner.
+definitions. Coordinates are always pixels of the original image, upright (EXIF orientation
+applied), x to the right and y down, with (0, 0) the top left corner.
 """
 
 from __future__ import annotations
@@ -19,9 +19,7 @@ ACTIONS: tuple[Action, ...] = ("allow", "review", "block")
 Score = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 Box = tuple[float, float, float, float]
 """x1, y1, x2, y2 in pixels."""
-Quad = tuple[
-    tuple[float, float], tuple[float, float], tuple[float, float], tuple[float, float]
-]
+Quad = tuple[tuple[float, float], tuple[float, float], tuple[float, float], tuple[float, float]]
 """The four corners of a text line in pixels, clockwise from the start of the text."""
 
 
