@@ -8,6 +8,7 @@ right. Both release the interpreter lock, so the images of a batch are decoded i
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -43,8 +44,10 @@ class CpuDecoder(Decoder):
         self, device: torch.device, limits: DecodeLimits, threads: int | None = None
     ) -> None:
         super().__init__(device, limits, threads)
-        # Failures are recorded with their frames; OpenCV's own lines on stderr would name neither.
+        # Failures are recorded with their frames. What OpenCV and Pillow print besides names no
+        # frame, and most of it is about damaged metadata, which does no harm.
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+        warnings.filterwarnings("ignore", module=r"PIL\.")
 
     def decode_screened(self, images: Sequence[Encoded]) -> None:
         for image, found in zip(images, self.pool.map(self._decode, images), strict=True):

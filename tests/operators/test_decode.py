@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import random
 import struct
 import zlib
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from models.device import Device
 from operators.decode import DecodeLimits, Decoder, make_decoder
 from operators.decode_dali import DaliDecoder, dali_is_installed
 from operators.frame import Frame, Origin
+from operators.image_header import DECODE_REASONS
 
 CPU = Device(torch.device("cpu"), torch.float32)
 needs_dali = pytest.mark.skipif(
@@ -277,6 +279,27 @@ def test_one_bad_image_never_affects_its_neighbours(decoder: Decoder, photo: Ima
         assert difference(pixels(frames[index]), photo) < 4
     assert reason(frames[2]) == "truncated"
     assert reason(frames[3]) == "empty"
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+def test_damaged_files_are_decoded_or_refused_but_never_raise(
+    decoder: Decoder, photo: Image.Image
+) -> None:
+    chance = random.Random(4)
+    contents = []
+    for kind in ("jpeg", "png", "webp", "gif", "bmp", "tiff", "avif"):
+        for number in range(25):
+            content = bytearray(encode(photo, kind))
+            reach = len(content) if number % 2 else min(200, len(content))
+            for _ in range(chance.randint(1, 6)):
+                content[chance.randrange(reach)] = chance.randrange(256)
+            contents.append(bytes(content))
+    frames = decode(decoder, *contents, encode(photo, "png"))
+    for frame in frames:
+        assert (frame.pixels is None) == frame.failed
+        assert frame.failure is None or frame.failure.reason in DECODE_REASONS
+    assert any(frame.failed for frame in frames)
+    assert difference(pixels(frames[-1]), photo) == 0
 
 
 def test_the_fingerprint_names_the_bytes_even_when_they_cannot_be_decoded(
