@@ -4,7 +4,8 @@ Importing it replaces `PIL.Image.open` by a function that, for a picture that ca
 tries to install a HEIF decoder with pip and then raises `ModuleNotFoundError` instead of Pillow's
 own error. Whatever in Imagewire needs Ultralytics imports it from here, where Pillow is put right
 again; `models/__init__.py` sets the environment that keeps it silent and keeps pip out. Import this
-module inside functions: it takes a second.
+module inside functions: it takes a second. OpenCV stays single-threaded as Ultralytics leaves it,
+which suits a pipeline whose stages are threads themselves.
 """
 
 from __future__ import annotations

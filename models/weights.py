@@ -98,7 +98,7 @@ def _local_path(model: str, location: str) -> Path:
     if parts.scheme == "package":
         return _package_path(model, location.removeprefix("package:"))
     if parts.scheme == "file":
-        return Path(url2pathname(unquote(parts.path)))
+        return Path(url2pathname(parts.path))
     return Path(location).expanduser()
 
 
