@@ -107,12 +107,12 @@ class Collection:
                 indexing_threshold=None if index else NEVER_INDEX_KB
             ),
         )
-        # `collection.json` is written before the engine's files, and they have their segments last.
-        if (shard_folder / "edge_config.json").exists():
+        # The engine loads whatever there is and makes good what is missing beside it; only a shard
+        # whose creation never began has to be created.
+        if shard_folder.exists() and any(shard_folder.iterdir()):
             shard = edge.EdgeShard.load(str(shard_folder), engine_config)
         else:
-            shutil.rmtree(shard_folder, ignore_errors=True)
-            shard_folder.mkdir()
+            shard_folder.mkdir(exist_ok=True)
             shard = edge.EdgeShard.create(str(shard_folder), engine_config)
         return cls(name, config, shard)
 
