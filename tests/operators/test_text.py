@@ -12,6 +12,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 import pytest
+import skimage.data
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
@@ -183,6 +184,14 @@ def test_tiny_and_thin_pictures_have_no_text_and_no_error(
 ) -> None:
     noise = np.random.default_rng(1).integers(0, 255, (*shape, 3), np.uint8)
     read(reader, noise, np.full((*shape, 3), 255, np.uint8))
+
+
+@pytest.mark.parametrize("name", ["coffee", "retina"])
+def test_the_outline_of_a_thing_that_fills_the_picture_is_no_text(
+    reader: TextOperator, name: str
+) -> None:
+    picture = getattr(skimage.data, name)()
+    assert words(read(reader, picture)[0]) == []
 
 
 def test_lines_below_the_least_score_are_not_reported(reader: TextOperator) -> None:
