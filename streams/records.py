@@ -7,12 +7,16 @@ that it takes the ordinary way to the dead letters and its offset is acknowledge
 from __future__ import annotations
 
 import datetime as dt
+import logging
 import math
+import re
 from typing import Annotated, Any
 
 import msgspec
 
 from operators.frame import Frame, Lane, Origin, Stage
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_FEED = "default"
 MAX_ID_LENGTH = 256
@@ -20,11 +24,18 @@ MAX_FEED_LENGTH = 128
 MAX_URI_LENGTH = 8192
 MAX_METADATA_BYTES = 65_536
 MAX_METADATA_DEPTH = 16
+MAX_REFERENCE_BYTES = 1024 * 1024
+"""More than the longest fields take with every character escaped (6 bytes each). Larger values are
+not parsed, since tens of megabytes of JSON would hold up every other record meanwhile."""
 OWN_HEADER_PREFIX = "imagewire-"
 """Headers that Imagewire writes itself; they never become metadata."""
 
-_LATEST_MS = 9_224_318_015_999
-"""2262-04-11, the last day that ClickHouse's DateTime64 holds in every precision."""
+_LATEST_MS = 9_223_372_036_854
+"""2262-04-11T23:47:16.854Z, the last millisecond whose nanoseconds fit 64 bits, and so the last
+that ClickHouse's DateTime64 holds in every precision."""
+
+_MILLISECONDS = re.compile(r"[0-9]{9,16}")
+"""Milliseconds since the epoch in digits; eight digits are a date (20260131)."""
 
 _IMAGE_MAGIC: tuple[bytes, ...] = (
     b"\xff\xd8\xff",  # JPEG
@@ -74,15 +85,29 @@ def frame_from_record(origin: Origin, lane: Lane = Lane.LIVE) -> Frame:
             return _inline_frame(origin, lane)
         return _reference_frame(origin, lane)
     except RecordError as error:
-        frame = Frame(
-            image_id=origin.derived_id(),
-            feed=_salvaged_feed(origin),
-            event_time_ms=_sane_ms(origin.timestamp_ms),
-            origin=origin,
-            lane=lane,
+        return _failed_frame(origin, lane, error.reason, str(error))
+    except Exception as error:
+        # A defect here must not end the worker: the same record would end the next one as well.
+        where = f"{origin.topic}/{origin.partition}/{origin.offset}"
+        logger.exception("reading the record %s failed unexpectedly", where)
+        return _failed_frame(
+            origin,
+            lane,
+            "internal-error",
+            f"reading the record failed with {type(error).__name__}: {error}; see the worker's log",
         )
-        frame.fail(Stage.PARSE, error.reason, str(error))
-        return frame
+
+
+def _failed_frame(origin: Origin, lane: Lane, reason: str, detail: str) -> Frame:
+    frame = Frame(
+        image_id=origin.derived_id(),
+        feed=_salvaged_feed(origin),
+        event_time_ms=_sane_ms(origin.timestamp_ms),
+        origin=origin,
+        lane=lane,
+    )
+    frame.fail(Stage.PARSE, reason, detail)
+    return frame
 
 
 def _is_inline(origin: Origin) -> bool:
@@ -130,9 +155,16 @@ def _reference_frame(origin: Origin, lane: Lane) -> Frame:
             "the record has no value; send an image reference as JSON, or an image's bytes with "
             "the header content-type: image/…",
         )
+    if len(origin.value) > MAX_REFERENCE_BYTES:
+        raise RecordError(
+            "too-long",
+            f"the value has {len(origin.value)} bytes and is no image that is recognised; an image "
+            f"reference has at most {MAX_REFERENCE_BYTES}, and an image's bytes need the header "
+            "content-type: image/…",
+        )
     try:
         fields = msgspec.json.decode(origin.value)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RecordError(
             "not-a-record",
             f"the value is neither JSON ({error}) nor an image that is recognised; send an image "
@@ -244,6 +276,9 @@ def _event_time_ms(captured_at: str | int | None, origin: Origin) -> int:
         return _sane_ms(origin.timestamp_ms)
     if isinstance(captured_at, int):
         milliseconds = captured_at
+    elif _MILLISECONDS.fullmatch(captured_at):
+        # Headers are text, so this is how they carry milliseconds.
+        milliseconds = int(captured_at)
     else:
         try:
             moment = dt.datetime.fromisoformat(captured_at)
@@ -271,5 +306,8 @@ def _sane_ms(milliseconds: int) -> int:
 
 def _salvaged_feed(origin: Origin) -> str:
     """The feed of a record that is broken otherwise, so that its owner can find the dead letter."""
-    feed = _first_headers(origin).get("feed", b"").decode("utf-8", errors="replace")
-    return feed if feed and feed.isprintable() and len(feed) <= MAX_FEED_LENGTH else DEFAULT_FEED
+    try:
+        feed = _header_text(_first_headers(origin), "feed")
+        return _checked_name("header 'feed'", feed, MAX_FEED_LENGTH) or DEFAULT_FEED
+    except RecordError:
+        return DEFAULT_FEED
