@@ -8,7 +8,6 @@ Unknown keys are refused with the nearest valid name; secrets are masked whereve
 
 from __future__ import annotations
 
-import difflib
 import ipaddress
 import os
 import tomllib
@@ -17,7 +16,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
-from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -26,7 +26,8 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from models.device import Precision
+from imagewire.settings_mistakes import Mistakes, NotJsonError
+from models.precision import Precision
 from sinks.clickhouse.settings import ClickHouseSettings
 from sinks.kafka.settings import KafkaSettings
 from sinks.qdrant.settings import QdrantSettings
@@ -36,9 +37,7 @@ PREFIX = "IMAGEWIRE_"
 CONFIG_VARIABLE = "IMAGEWIRE_CONFIG"
 DEFAULT_FILE = Path("imagewire.toml")
 
-OTHER_VARIABLES = frozenset(
-    {CONFIG_VARIABLE, "IMAGEWIRE_CACHE", "IMAGEWIRE_DATA", "IMAGEWIRE_KAFKA_HOME"}
-)
+OTHER_VARIABLES = frozenset({CONFIG_VARIABLE, "IMAGEWIRE_CACHE", "IMAGEWIRE_KAFKA_HOME"})
 """Variables that are no settings: the file's place, the caches, a Kafka installation."""
 _FRONT_PREFIX = "IMAGEWIRE_FRONT_"
 
@@ -95,7 +94,9 @@ class HttpSettings(Section):
     )
     port: int = Field(9108, ge=0, le=65_535, description="Port; 0 takes any free one.")
     key: SecretStr | None = Field(
-        None, description="Asked for as 'Authorization: Bearer KEY' when set."
+        None,
+        min_length=1,
+        description="Asked for as 'Authorization: Bearer KEY' when set.",
     )
 
     @model_validator(mode="after")
@@ -171,6 +172,12 @@ class _Environment(EnvSettingsSource):
                     options[key] = _json_or_text(text)
         return values
 
+    def decode_complex_value(self, field_name: str, field: FieldInfo | None, value: Any) -> Any:
+        try:
+            return super().decode_complex_value(field_name, field, value)  # type: ignore[arg-type]
+        except ValueError as error:
+            raise NotJsonError(field_name, value) from error
+
 
 class LoadedSettings(msgspec.Struct, frozen=True):
     """Settings, and where they came from: `file` is `None` when there is none, `origins` maps
@@ -195,16 +202,21 @@ def load_settings(file: Path | None = None) -> LoadedSettings:
     if path is None and DEFAULT_FILE.exists():
         path = DEFAULT_FILE
     content = {} if path is None else _read_toml(path)
-    _refuse_unknown_variables()
+    variables = _variables()
+    in_file = _leaves(content)
+    mistakes = Mistakes(Settings, PREFIX, variables, path, in_file)
+    if unknown := mistakes.unknown_variables():
+        raise ConfigurationError(unknown)
     try:
         settings = Settings(**content)
     except ValidationError as error:
-        raise ConfigurationError(_explain(error, path)) from None
-    except (SettingsError, TypeError) as error:
+        raise ConfigurationError(mistakes.explain(error)) from None
+    except SettingsError as error:
+        cause = error.__cause__
+        if isinstance(cause, NotJsonError):
+            raise ConfigurationError(mistakes.explain_not_json(cause)) from None
         raise ConfigurationError(f"the settings cannot be read: {error}") from error
-    origins = dict.fromkeys(_leaves(content), "file")
-    origins.update(_variables())
-    return LoadedSettings(settings, path, origins)
+    return LoadedSettings(settings, path, dict.fromkeys(in_file, "file") | variables)
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -226,46 +238,6 @@ def _variables() -> dict[str, str]:
         and name not in OTHER_VARIABLES
         and not name.startswith(_FRONT_PREFIX)
     }
-
-
-def _refuse_unknown_variables() -> None:
-    for key, name in _variables().items():
-        table = key.split(".")[0]
-        if table not in Settings.model_fields:
-            raise ConfigurationError(
-                f"the environment variable {name} names no setting{_nearest(table, Settings)}"
-            )
-
-
-def _explain(error: ValidationError, path: Path | None) -> str:
-    """One line for each wrong key: where it stands, what is wrong, the nearest valid name."""
-    variables = _variables()
-    lines = []
-    for problem in error.errors(include_url=False, include_context=False, include_input=False):
-        keys = [str(part) for part in problem["loc"]]
-        dotted = ".".join(keys)
-        where = variables.get(dotted) or (f"{path}, key '{dotted}'" if path else f"'{dotted}'")
-        message = problem["msg"].removeprefix("Value error, ")
-        if problem["type"] == "extra_forbidden":
-            message = f"there is no such key{_nearest(keys[-1], _model_at(keys[:-1]))}"
-        lines.append(f"{where}: {message}")
-    return "\n".join(lines)
-
-
-def _model_at(keys: list[str]) -> type[BaseModel]:
-    model: type[BaseModel] = Settings
-    for key in keys:
-        annotation = model.model_fields[key].annotation if key in model.model_fields else None
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            break
-        model = annotation
-    return model
-
-
-def _nearest(name: str, model: type[BaseModel]) -> str:
-    names = list(model.model_fields)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    return f"; did you mean '{close[0]}'?" if close else f"; valid: {', '.join(names)}"
 
 
 def _leaves(values: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -292,35 +264,3 @@ def _json_or_text(text: Any) -> Any:
         return msgspec.json.decode(text)
     except msgspec.DecodeError:
         return text
-
-
-class DescribedSetting(msgspec.Struct, frozen=True):
-    """One setting as people read it: `value` is plain JSON, secrets masked; `origin` is
-    `default`, `file` or the name of an environment variable."""
-
-    key: str
-    value: Any
-    origin: str
-    description: str
-
-
-def describe_settings(loaded: LoadedSettings) -> list[DescribedSetting]:
-    """Every setting in force, in the order of the tables."""
-    masked = loaded.settings.model_dump(mode="json")
-    return _describe(Settings, masked, loaded.origins, "")
-
-
-def _describe(
-    model: type[BaseModel], values: Mapping[str, Any], origins: Mapping[str, str], prefix: str
-) -> list[DescribedSetting]:
-    found = []
-    for name, field in model.model_fields.items():
-        key, value = f"{prefix}{name}", values[name]
-        nested = field.annotation
-        if isinstance(nested, type) and issubclass(nested, BaseModel):
-            found += _describe(nested, value, origins, f"{key}.")
-            continue
-        below = sorted({origin for name, origin in origins.items() if name.startswith(f"{key}.")})
-        origin = origins.get(key) or ", ".join(below) or "default"
-        found.append(DescribedSetting(key, value, origin, field.description or ""))
-    return found

@@ -10,11 +10,13 @@ import time
 import uuid
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from operators.findings import Findings
+
+if TYPE_CHECKING:
+    # Loading torch takes seconds, which commands that only publish or read would wait for.
+    import torch
 
 NAMESPACE = uuid.UUID("5d1bb0a2-6d5c-5f9e-9a37-2f6f6f0f8f11")
 """Namespace of every UUIDv5 that Imagewire derives. Changing it would change stored identities."""

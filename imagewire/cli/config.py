@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from cyclopts import Parameter
 
@@ -13,40 +13,53 @@ def config(
     config: Annotated[Path | None, Parameter(name=["--config", "-c"])] = None,
     json: bool = False,
     describe: bool = False,
+    reference: bool = False,
 ) -> None:
     """Print the settings in force and where each value came from. Secrets are masked.
 
-    Parameters
-    ----------
-    config: settings file; imagewire.toml in the working folder when not given.
-    json: print one JSON object of key to value and origin.
-    describe: add what each setting means.
+    Args:
+        config: Settings file; imagewire.toml in the working folder when not given.
+        json: Print one JSON object of key to value and origin.
+        describe: Add what each setting means.
+        reference: Print the page that explains every setting (Markdown) and nothing else.
     """
-    from rich.table import Table
+    from typing import Any
+
     from rich.text import Text
 
-    from imagewire.cli.tables import cell_text
-    from imagewire.cli.terminal import console, print_json, print_note
-    from imagewire.settings import describe_settings, load_settings
+    from imagewire.cli.terminal import console, print_json, print_note, print_raw, printable
+    from imagewire.settings import load_settings
+    from imagewire.settings_reference import describe_settings, settings_page
 
+    if reference:
+        print_raw(settings_page())
+        return
     loaded = load_settings(config)
-    rows: dict[str, Any] = {}
-    for setting in describe_settings(loaded):
-        rows[setting.key] = {"value": setting.value, "origin": setting.origin}
-        if describe:
-            rows[setting.key]["description"] = setting.description
+    settings = describe_settings(loaded)
     if json:
+        rows: dict[str, Any] = {}
+        for setting in settings:
+            rows[setting.key] = {"value": setting.value, "origin": setting.origin}
+            if describe:
+                rows[setting.key]["description"] = setting.description
         print_json(rows)
         return
     print_note(f"file: {loaded.file or 'none (no imagewire.toml here)'}")
-    table = Table()
-    for heading in ("setting", "value", "from", *(["meaning"] if describe else [])):
-        table.add_column(heading, overflow="fold")
-    for key, row in rows.items():
-        table.add_row(
-            key,
-            Text(cell_text(row["value"])),
-            Text(row["origin"], style="" if row["origin"] != "default" else "dim"),
-            *([row["description"]] if describe else []),
-        )
-    console.print(table)
+    # Lines instead of a table: they can be searched, and no terminal is too narrow for them.
+    for setting in settings:
+        line = Text()
+        if describe and setting.description:
+            line.append(f"# {printable(setting.description)}\n", style="dim")
+        line.append(setting.key, style="bold")
+        line.append(f" = {_shown(setting.value)}")
+        if setting.origin != "default":
+            line.append(printable(f"    ({setting.origin})"), style="cyan")
+        console.print(line, soft_wrap=True)
+
+
+def _shown(value: object) -> str:
+    import json
+
+    from imagewire.cli.terminal import printable
+
+    return "–" if value is None else printable(json.dumps(value, ensure_ascii=False))
