@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import msgspec
 
 from operators.frame import Frame, Lane, Origin, Stage
+from sinks.replay import as_first_received, first_derived_id
 
 logger = logging.getLogger(__name__)
 
@@ -80,6 +81,7 @@ class RecordError(ValueError):
 
 def frame_from_record(origin: Origin, lane: Lane = Lane.LIVE) -> Frame:
     """Turn a Kafka record into a frame; a record that is none into a frame that has failed."""
+    origin = as_first_received(origin)
     try:
         if _is_inline(origin):
             return _inline_frame(origin, lane)
@@ -100,7 +102,7 @@ def frame_from_record(origin: Origin, lane: Lane = Lane.LIVE) -> Frame:
 
 def _failed_frame(origin: Origin, lane: Lane, reason: str, detail: str) -> Frame:
     frame = Frame(
-        image_id=origin.derived_id(),
+        image_id=first_derived_id(origin),
         feed=_salvaged_feed(origin),
         event_time_ms=_sane_ms(origin.timestamp_ms),
         origin=origin,
@@ -134,7 +136,7 @@ def _inline_frame(origin: Origin, lane: Lane) -> Frame:
         if name not in known and not name.startswith(OWN_HEADER_PREFIX)
     }
     return Frame(
-        image_id=_checked_name("header 'image-id'", image_id, MAX_ID_LENGTH) or origin.derived_id(),
+        image_id=_checked_name("header 'image-id'", image_id, MAX_ID_LENGTH) or first_derived_id(origin),
         feed=_checked_name("header 'feed'", _header_text(headers, "feed"), MAX_FEED_LENGTH)
         or DEFAULT_FEED,
         event_time_ms=_event_time_ms(captured_at, origin),
@@ -190,7 +192,7 @@ def _reference_frame(origin: Origin, lane: Lane) -> Frame:
         captured_at = _header_text(headers, "captured-at")
     unknown = {name: value for name, value in fields.items() if name not in _KNOWN_FIELDS}
     return Frame(
-        image_id=_checked_name("'id'", image_id, MAX_ID_LENGTH) or origin.derived_id(),
+        image_id=_checked_name("'id'", image_id, MAX_ID_LENGTH) or first_derived_id(origin),
         feed=_checked_name(
             "'feed'", reference.feed or _header_text(headers, "feed"), MAX_FEED_LENGTH
         )

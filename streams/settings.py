@@ -147,3 +147,10 @@ class StreamSettings(Section):
     block_rows: int = Field(
         1000, ge=1, le=100_000, description="Most frames in one write to a sink."
     )
+    max_attempts: int = Field(
+        5,
+        ge=1,
+        le=1000,
+        description="How often an image may become a dead letter: `imagewire replay` refuses it "
+        "from then on.",
+    )

@@ -16,9 +16,7 @@ import msgspec
 
 from operators.findings import Findings
 from operators.frame import Frame
-
-ATTEMPT_HEADER = "imagewire-attempt"
-"""Kafka header of a dead letter that is being replayed: how often its image was tried."""
+from sinks.replay import failed_attempts
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # DateTime64 holds these years. A producer's clock may say anything, and even the dead letter of
@@ -72,10 +70,7 @@ def _json(value: Any) -> str:
 
 
 def _attempt(row: Row) -> int:
-    for name, value in row.frame.origin.headers:
-        if name == ATTEMPT_HEADER and value.isdigit():
-            return min(int(value), 0xFFFFFFFF)
-    return 1
+    return min(failed_attempts(row.frame.origin) + 1, 0xFFFFFFFF)
 
 
 def _box(corner: int) -> Callable[[Row], list[float]]:

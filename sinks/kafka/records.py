@@ -23,6 +23,7 @@ from operators.findings import (
 )
 from operators.frame import Frame
 from sinks.event_time import rfc3339
+from sinks.replay import failed_attempts
 
 ImageId = Annotated[
     str,
@@ -122,7 +123,7 @@ class OutputHeader(StrEnum):
 class DeadLetterHeader(StrEnum):
     """Headers that a dead letter carries beside those of its producer. All values are UTF-8 text.
 
-    `timestamp` is the original record's Kafka timestamp in milliseconds since the epoch; `attempt`
+    `timestamp` is the first record's Kafka timestamp in milliseconds since the epoch; `attempt`
     counts the times that this record has become a dead letter, from 1. `value-omitted` stands only
     on a letter whose value the broker refused as too large, and holds its size in bytes: the value
     is then to be read from the source topic, partition and offset.
@@ -239,15 +240,8 @@ def dead_letter_headers(frame: Frame) -> list[tuple[str, bytes]]:
         (DeadLetterHeader.SOURCE_PARTITION, str(frame.origin.partition)),
         (DeadLetterHeader.SOURCE_OFFSET, str(frame.origin.offset)),
         (DeadLetterHeader.TIMESTAMP, str(frame.origin.timestamp_ms)),
-        (DeadLetterHeader.ATTEMPT, str(_earlier_attempts(frame) + 1)),
+        (DeadLetterHeader.ATTEMPT, str(failed_attempts(frame.origin) + 1)),
     ]
     return given + [
         (header.value, text.encode("utf-8", errors="replace")) for header, text in stated
     ]
-
-
-def _earlier_attempts(frame: Frame) -> int:
-    for name, value in frame.origin.headers:
-        if name == DeadLetterHeader.ATTEMPT and value.isdigit():
-            return int(value)
-    return 0

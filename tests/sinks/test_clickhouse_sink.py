@@ -273,7 +273,7 @@ async def test_a_failure_says_where_it_came_from_and_how_often_it_was_tried(
     ) == [
         (
             "the server answered 404; check the address",
-            3, "images", 0, 0, "door\ufffd", "https://example.org/a.jpg", '{"shop":7}',
+            4, "images", 0, 0, "door\ufffd", "https://example.org/a.jpg", '{"shop":7}',
         )
     ]  # fmt: skip
 
