@@ -3,7 +3,7 @@
 Sinks are written side by side, so that the verdicts on Kafka never wait for a slower store. A
 frame that one sink refuses for good becomes a dead letter: it is marked as failed and written once
 more to the sinks that keep dead letters, so that nothing disappears with a row that cannot be
-stored.
+stored. One of them is enough for a dead letter; where none takes it, the worker must end.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from operators.frame import Frame, Stage
 from sinks.sink import Sink
 from streams.metrics import Metrics
 from streams.sink_writer import SinkTrouble, SinkWriter
+from streams.together import run_together
 
 logger = logging.getLogger(__name__)
 
 
 class DeadLetterError(Exception):
-    """A dead letter itself cannot be written: going on would lose a frame."""
+    """A dead letter can be written to no sink that keeps them: going on would lose a frame."""
 
 
 class Delivery:
@@ -41,7 +42,7 @@ class Delivery:
         """
         Args:
             on_written: called for each frame and sink as soon as that sink has it.
-            linger: seconds for which blocks gather, by sink name.
+            linger: seconds for which blocks gather, by sink name; 0 for those not named.
             dead_letter_sinks: names of the sinks that keep failed frames.
         """
         if not sinks:
@@ -50,7 +51,7 @@ class Delivery:
         self._on_written = on_written
         self._dead_letter_sinks = dead_letter_sinks
         self._outstanding: dict[Frame, int] = {}
-        self._rejected_by: dict[Frame, set[str]] = {}
+        self._refused_by: dict[Frame, set[str]] = {}
         self._fatal: asyncio.Future[None] | None = None
         self._writers = {
             sink.name: SinkWriter(
@@ -74,15 +75,23 @@ class Delivery:
     async def run(self) -> None:
         """Write until cancelled. Raises `DeadLetterError` when a frame can be stored nowhere."""
         self._fatal = asyncio.get_running_loop().create_future()
-        async with asyncio.TaskGroup() as group:
-            for name, writer in self._writers.items():
-                group.create_task(writer.run(), name=f"write-{name}")
-            await self._fatal
+        await run_together(
+            {f"write-{name}": writer.run() for name, writer in self._writers.items()}
+            | {"dead-letters": self._until_fatal(self._fatal)}
+        )
+
+    async def _until_fatal(self, fatal: asyncio.Future[None]) -> None:
+        await fatal
 
     def hurry(self) -> None:
         """Stop gathering blocks: the worker is draining."""
         for writer in self._writers.values():
             writer.hurry()
+
+    def linger(self) -> None:
+        """Gather blocks again."""
+        for writer in self._writers.values():
+            writer.linger()
 
     def troubles(self) -> dict[str, SinkTrouble]:
         """The sinks that cannot write at the moment."""
@@ -92,31 +101,33 @@ class Delivery:
         self._on_written(frame, sink)
         self._settle(frame)
 
-    def _rejected(self, sink: Sink, frame: Frame, error: Exception) -> None:
-        rejected_by = self._rejected_by.setdefault(frame, set())
-        if sink.name in rejected_by or (frame.failed and sink.name in self._dead_letter_sinks):
+    def _rejected(self, sink: Sink, frame: Frame, error: Exception, dead_letter: bool) -> None:
+        keepers = [name for name in self._dead_letter_sinks if name in self._writers]
+        if not dead_letter:
+            frame.fail(Stage.SINK, "rejected", f"sink {sink.name} refuses the findings: {error}")
+            for name in keepers:
+                self._outstanding[frame] += 1
+                self._writers[name].add(frame)
+        refused_by = self._refused_by.setdefault(frame, set())
+        if dead_letter:
+            refused_by.add(sink.name)
+        if refused_by.issuperset(keepers):
             self._fail(
                 DeadLetterError(
                     f"sink {sink.name} refuses the dead letter of image '{frame.image_id}' "
-                    f"({frame.origin.topic}/{frame.origin.partition}/{frame.origin.offset}): "
-                    f"{error}. The record stays unacknowledged; raise the sink's limits or skip "
-                    "the offset by hand"
+                    f"({frame.origin.topic}/{frame.origin.partition}/{frame.origin.offset}), and "
+                    f"no other sink keeps it: {error}. The record stays unacknowledged; raise the "
+                    "sink's limits or skip the offset by hand"
                 )
             )
             return
-        rejected_by.add(sink.name)
-        frame.fail(Stage.SINK, "rejected", f"sink {sink.name} refuses the findings: {error}")
-        for name in self._dead_letter_sinks:
-            if name in self._writers:
-                self._outstanding[frame] += 1
-                self._writers[name].add(frame)
         self._settle(frame)
 
     def _settle(self, frame: Frame) -> None:
         self._outstanding[frame] -= 1
         if not self._outstanding[frame]:
             del self._outstanding[frame]
-            self._rejected_by.pop(frame, None)
+            self._refused_by.pop(frame, None)
             self._on_safe(frame)
 
     def _fail(self, error: DeadLetterError) -> None:

@@ -36,6 +36,7 @@ class Ledger:
         self._positions: dict[Partition, int] = {}
         self._in_flight = 0
         self._unfinished = 0
+        self._revocations = 0
         self._changed = asyncio.Event()
 
     def begin(self, partition: Partition, offset: int, acknowledge: Callable[[], object]) -> Entry:
@@ -72,6 +73,7 @@ class Ledger:
         Returns:
             How many records were dropped unacknowledged; they will be delivered again.
         """
+        self._revocations += 1
         dropped = 0
         for partition in list(self._queues) if partitions is None else partitions:
             self._positions.pop(partition, None)
@@ -87,6 +89,12 @@ class Ledger:
     def positions(self) -> dict[Partition, int]:
         """The next offset to acknowledge in each partition that records came from."""
         return dict(self._positions)
+
+    @property
+    def revocations(self) -> int:
+        """How often partitions were revoked. A record that was delivered before a revocation must
+        not begin after it: it is delivered again, in its order."""
+        return self._revocations
 
     @property
     def in_flight(self) -> int:

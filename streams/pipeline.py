@@ -20,12 +20,13 @@ from operators.frame import Frame, Lane, Stage
 from sinks.sink import Sink
 from streams.batcher import BatchLimits, MicroBatcher
 from streams.delivery import Delivery
-from streams.fetched import FetchError
+from streams.fetched import FetchError, shown
 from streams.in_flight import InFlightBudget
 from streams.ledger import Entry, Ledger
 from streams.metrics import Metrics
 from streams.service_time import ServiceTime
 from streams.settings import BatchSettings, StreamSettings
+from streams.together import run_together
 
 logger = logging.getLogger(__name__)
 
@@ -84,6 +85,7 @@ class Pipeline:
         # Held until decoding takes the bytes over, so that fetched images do not pile up.
         self._fetch_slots = {lane: asyncio.Semaphore(fetch_concurrency) for lane in Lane}
         self._fetching: set[asyncio.Task[None]] = set()
+        self._defects: asyncio.Queue[BaseException] = asyncio.Queue()
         self._accepting = True
         # Decoding takes what is ready: there is nothing to gain from waiting for more.
         self._to_decode = MicroBatcher(
@@ -110,12 +112,20 @@ class Pipeline:
         """Take a frame into the pipeline, waiting while too much is under way.
 
         Call in the order of delivery. `acknowledge` is called once the frame and all before it in
-        its partition are safe in every sink.
+        its partition are safe in every sink. A frame whose partition is given up while it waits is
+        let go: Kafka delivers it again, to whoever has the partition then.
         """
-        await self._budgets[frame.lane].acquire(_record_size(frame))
+        budget = self._budgets[frame.lane]
+        revocations = self.ledger.revocations
+        await budget.acquire(_record_size(frame))
         if not self._accepting:
             # Shutting down: the record stays unacknowledged and will be delivered again.
+            budget.release(_record_size(frame))
             await asyncio.Event().wait()
+        if self.ledger.revocations != revocations:
+            budget.release(_record_size(frame))
+            self._metrics.redelivered.inc()
+            return
         origin = frame.origin
         self._entries[frame] = self.ledger.begin(
             (origin.topic, origin.partition), origin.offset, acknowledge
@@ -126,20 +136,45 @@ class Pipeline:
             return
         task = asyncio.create_task(self._fetch(frame))
         self._fetching.add(task)
-        task.add_done_callback(self._fetching.discard)
+        self._metrics.queue_depth.labels("fetch").set(len(self._fetching))
+        task.add_done_callback(self._fetched)
 
     async def run(self) -> None:
-        """Work until cancelled. An error that escapes is a reason to stop the worker."""
+        """Work until cancelled. An error that escapes is a reason to stop the worker.
+
+        Raises:
+            DeviceLostError: the accelerator cannot be used any more.
+            DeadLetterError: a frame can be stored nowhere.
+        """
         # One thread each: operators belong to one thread (two threads sharing an Ultralytics
         # network get each other's boxes), and the decoder parallelises within a batch itself.
-        with (
-            ThreadPoolExecutor(1, "decode") as decode_thread,
-            ThreadPoolExecutor(1, "device") as device_thread,
-        ):
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._delivery.run(), name="deliver")
-                group.create_task(self._decode_batches(decode_thread), name="decode")
-                group.create_task(self._process_batches(device_thread), name="device")
+        threads = ThreadPoolExecutor(1, "decode"), ThreadPoolExecutor(1, "device")
+        try:
+            await run_together(
+                {
+                    "deliver": self._delivery.run(),
+                    "decode": self._decode_batches(threads[0]),
+                    "device": self._process_batches(threads[1]),
+                    "fetch": self._watch_fetching(),
+                }
+            )
+        finally:
+            self._accepting = False
+            for task in self._fetching:
+                task.cancel()
+            # A batch in hand is finished, as networks cannot be closed under it; not in this
+            # thread, where waiting would silence Kafka and the health endpoint.
+            for thread in threads:
+                await asyncio.to_thread(thread.shutdown)
+
+    async def _watch_fetching(self) -> None:
+        raise await self._defects.get()
+
+    def _fetched(self, task: asyncio.Task[None]) -> None:
+        self._fetching.discard(task)
+        self._metrics.queue_depth.labels("fetch").set(len(self._fetching))
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._defects.put_nowait(error)
 
     def stop_accepting(self) -> None:
         """Take no further frames; those in flight go on."""
@@ -152,6 +187,7 @@ class Pipeline:
         Returns:
             How many are not; they are let go unacknowledged and will be delivered again.
         """
+        self._delivery.hurry()
         try:
             async with asyncio.timeout(seconds):
                 await self.ledger.wait_empty()
@@ -161,6 +197,9 @@ class Pipeline:
                 self.ledger.unfinished,
                 seconds,
             )
+        finally:
+            if self._accepting:
+                self._delivery.linger()
         dropped = self.ledger.revoke()
         self._metrics.redelivered.inc(dropped)
         return dropped
@@ -171,13 +210,15 @@ class Pipeline:
 
     async def _fetch(self, frame: Frame) -> None:
         async with self._fetch_slots[frame.lane]:
+            if not self._still_ours([frame]):
+                return
             if frame.content is None:
                 await self._fetch_content(frame)
             if frame.failed:
                 self._delivery.deliver([frame])
             else:
                 await self._to_decode.put(frame)
-                self._metrics.queue_depth.labels("decode").set(len(self._to_decode))
+                self._measure("decode", self._to_decode)
 
     async def _fetch_content(self, frame: Frame) -> None:
         started = time.perf_counter()
@@ -186,7 +227,7 @@ class Pipeline:
         except FetchError as error:
             frame.fail(Stage.FETCH, error.reason, str(error))
         except Exception as error:
-            logger.exception("fetching %r failed unexpectedly", frame.uri)
+            logger.exception("fetching %r failed unexpectedly", shown(frame.uri or ""))
             frame.fail(
                 Stage.FETCH,
                 "internal-error",
@@ -197,7 +238,10 @@ class Pipeline:
     async def _decode_batches(self, thread: ThreadPoolExecutor) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            frames = await self._to_decode.take()
+            frames = self._still_ours(await self._to_decode.take())
+            self._measure("decode", self._to_decode)
+            if not frames:
+                continue
             started = time.perf_counter()
             await loop.run_in_executor(thread, self._decode, frames)
             self._metrics.stage_seconds.labels("decode").observe(time.perf_counter() - started)
@@ -207,7 +251,7 @@ class Pipeline:
             for frame in frames:
                 if not frame.failed:
                     await self._to_device.put(frame)
-            self._metrics.queue_depth.labels("device").set(len(self._to_device))
+                    self._measure("device", self._to_device)
 
     def _decode(self, frames: Sequence[Frame]) -> None:
         """Decode a batch; if the decoder itself fails, find the frame that makes it."""
@@ -223,13 +267,19 @@ class Pipeline:
             frames[0].fail(
                 Stage.DECODE,
                 "decoder-error",
-                f"the decoder failed with {type(error).__name__}: {error}",
+                f"the decoder failed with {type(error).__name__}: {error}; see the worker's log",
             )
+        for frame in frames:
+            if frame.pixels is None:
+                frame.fail(Stage.DECODE, "decoder-error", "the decoder returned no picture")
 
     async def _process_batches(self, thread: ThreadPoolExecutor) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            frames = await self._to_device.take()
+            frames = self._still_ours(await self._to_device.take())
+            self._measure("device", self._to_device)
+            if not frames:
+                continue
             oldest = min(frame.received_at for frame in frames)
             self._metrics.batch_wait.observe(time.monotonic() - oldest)
             self._metrics.batch_size.observe(len(frames))
@@ -249,17 +299,40 @@ class Pipeline:
             # Nothing will work until the process is new: end it, the frames stay unacknowledged.
             raise
         except Exception as error:
-            # The chain isolates what operators do; an error of its own concerns all frames.
+            # The chain isolates what operators do, so this is an error of its own. A frame that
+            # still has its pixels can be tried again by itself.
             logger.exception("a batch of %d frames failed", len(frames))
             for frame in frames:
+                if frame.failed or frame.findings.verdict is not None:
+                    continue
+                if len(frames) > 1 and frame.pixels is not None:
+                    self._process([frame])
+                    continue
                 frame.fail(
                     "operators",
                     "internal-error",
-                    f"the operators failed with {type(error).__name__}: {error}; see the log",
+                    f"the operators failed with {type(error).__name__}: {error}; see the worker's "
+                    "log",
                 )
 
+    def _still_ours(self, frames: Sequence[Frame]) -> list[Frame]:
+        """The frames that are still to be acknowledged here; those revoked meanwhile are let go,
+        as work on them would only delay what replaced them."""
+        kept = []
+        for frame in frames:
+            if self._entries[frame].revoked:
+                del self._entries[frame]
+                self._budgets[frame.lane].release(_record_size(frame))
+            else:
+                kept.append(frame)
+        return kept
+
+    def _measure(self, stage: str, queue: MicroBatcher) -> None:
+        self._metrics.queue_depth.labels(stage).set(len(queue))
+
     def _written(self, frame: Frame, sink: Sink) -> None:
-        if sink.name == "kafka" and not frame.failed:
+        # Producers may send no timestamp, which Kafka records as -1.
+        if sink.name == "kafka" and not frame.failed and frame.origin.timestamp_ms > 0:
             latency = time.time() - frame.origin.timestamp_ms / 1000
             self._metrics.latency.labels(self._metrics.feed(frame.feed)).observe(max(latency, 0.0))
 
@@ -275,4 +348,6 @@ class Pipeline:
 
 
 def _record_size(frame: Frame) -> int:
-    return len(frame.origin.value or b"")
+    origin = frame.origin
+    headers = sum(len(name) + len(value or b"") for name, value in origin.headers)
+    return len(origin.value or b"") + len(origin.key or b"") + headers

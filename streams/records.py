@@ -136,7 +136,8 @@ def _inline_frame(origin: Origin, lane: Lane) -> Frame:
         if name not in known and not name.startswith(OWN_HEADER_PREFIX)
     }
     return Frame(
-        image_id=_checked_name("header 'image-id'", image_id, MAX_ID_LENGTH) or first_derived_id(origin),
+        image_id=_checked_name("header 'image-id'", image_id, MAX_ID_LENGTH)
+        or first_derived_id(origin),
         feed=_checked_name("header 'feed'", _header_text(headers, "feed"), MAX_FEED_LENGTH)
         or DEFAULT_FEED,
         event_time_ms=_event_time_ms(captured_at, origin),

@@ -43,14 +43,17 @@ class SinkWriter:
         linger: float,
         block_rows: int,
         on_written: Callable[[Sink, Frame], None],
-        on_rejected: Callable[[Sink, Frame, Exception], None],
+        on_rejected: Callable[[Sink, Frame, Exception, bool], None],
     ) -> None:
         """
         Args:
-            linger: seconds for which a block may gather before it is written.
+            linger: seconds for which a block may gather, from its first frame, before it is
+                written.
             block_rows: most frames in one write.
             on_written: called for each frame that is safe in this sink.
-            on_rejected: called instead for each frame that the sink refuses for good.
+            on_rejected: called instead for each frame that the sink refuses for good, with the
+                error and with whether the frame had failed already when it was written (so that
+                it was a dead letter that was refused, not findings).
         """
         self.sink = sink
         self.trouble: SinkTrouble | None = None
@@ -60,12 +63,15 @@ class SinkWriter:
         self._on_written = on_written
         self._on_rejected = on_rejected
         self._waiting: deque[Frame] = deque()
+        self._gathering_since = 0.0
         self._arrived = asyncio.Event()
         self._full = asyncio.Event()
         self._hurry = asyncio.Event()
 
     def add(self, frame: Frame) -> None:
         """Queue a frame. The number of frames in flight is bounded before they come here."""
+        if not self._waiting:
+            self._gathering_since = time.monotonic()
         self._waiting.append(frame)
         self._metrics.queue_depth.labels(self.sink.name).set(len(self._waiting))
         self._arrived.set()
@@ -77,6 +83,12 @@ class SinkWriter:
         self._hurry.set()
         self._full.set()
 
+    def linger(self) -> None:
+        """Let blocks gather again."""
+        self._hurry.clear()
+        if len(self._waiting) < self._block_rows:
+            self._full.clear()
+
     async def run(self) -> None:
         """Write until cancelled."""
         while True:
@@ -86,6 +98,7 @@ class SinkWriter:
             block = [
                 self._waiting.popleft() for _ in range(min(len(self._waiting), self._block_rows))
             ]
+            self._gathering_since = time.monotonic()
             if not self._waiting:
                 self._arrived.clear()
             if len(self._waiting) < self._block_rows and not self._hurry.is_set():
@@ -94,24 +107,28 @@ class SinkWriter:
             await self._write(block)
 
     async def _gather(self) -> None:
+        # Frames that came while the last block was written have gathered long enough.
+        rest = self._gathering_since + self._linger - time.monotonic()
         try:
-            async with asyncio.timeout(self._linger):
+            async with asyncio.timeout(max(rest, 0.0)):
                 await self._full.wait()
         except TimeoutError:
             return
 
     async def _write(self, frames: Sequence[Frame]) -> None:
+        # Another sink may make the frame fail while this one writes it.
+        dead_letter = frames[0].failed
         try:
             started = time.perf_counter()
             await self._write_until_safe(frames)
         except PermanentSinkError as error:
-            await self._isolate(frames, error)
+            await self._isolate(frames, error, dead_letter)
             return
         except Exception as error:
             # A sink that raises anything else has a defect, and retrying would hide it; treat
             # the rows as rejected so that they are dead-lettered with the error's name.
             logger.exception("sink %s failed unexpectedly", self.sink.name)
-            await self._isolate(frames, error)
+            await self._isolate(frames, error, dead_letter)
             return
         self._metrics.stage_seconds.labels(f"sink-{self.sink.name}").observe(
             time.perf_counter() - started
@@ -119,11 +136,11 @@ class SinkWriter:
         for frame in frames:
             self._on_written(self.sink, frame)
 
-    async def _isolate(self, frames: Sequence[Frame], error: Exception) -> None:
+    async def _isolate(self, frames: Sequence[Frame], error: Exception, dead_letter: bool) -> None:
         if len(frames) == 1:
             logger.error("sink %s rejects image %r: %s", self.sink.name, frames[0].image_id, error)
             self._metrics.sink_rejections.labels(self.sink.name).inc()
-            self._on_rejected(self.sink, frames[0], error)
+            self._on_rejected(self.sink, frames[0], error, dead_letter)
             return
         middle = len(frames) // 2
         await self._write(frames[:middle])
