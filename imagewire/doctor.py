@@ -246,7 +246,11 @@ def _kafka_with_credentials(settings: Settings) -> Check:
 
 
 def _clickhouse(settings: Settings) -> Check:
+    from sinks.clickhouse.connection import place
     from sinks.clickhouse.reader import ClickHouseReader, QueryError
+
+    def unreachable(error: QueryError) -> bool:
+        return error.transient and error.code is None
 
     if not settings.clickhouse.enabled:
         return Check("ClickHouse", "ok", "switched off")
@@ -257,7 +261,7 @@ def _clickhouse(settings: Settings) -> Check:
         return Check(
             "ClickHouse",
             "warning",
-            str(error),
+            f"no answer at {place(settings.clickhouse)}" if unreachable(error) else str(error),
             "start one (imagewire up does), or set clickhouse.host, port, username and password",
         )
     return Check("ClickHouse", "ok", f"version {answer[0]['version']}")
@@ -265,7 +269,7 @@ def _clickhouse(settings: Settings) -> Check:
 
 def _qdrant(settings: Settings) -> Check:
     from sinks.qdrant.reader import VectorReader
-    from sinks.sink import SinkError
+    from sinks.sink import SinkError, TransientSinkError
 
     if not settings.qdrant.enabled:
         return Check("Qdrant", "ok", "switched off")
@@ -280,7 +284,9 @@ def _qdrant(settings: Settings) -> Check:
         return Check(
             "Qdrant",
             "warning",
-            str(error),
+            f"no answer at {settings.qdrant.address}"
+            if isinstance(error, TransientSinkError)
+            else str(error),
             "start one (imagewire up does), or set qdrant.host, grpc_port and api_key",
         )
 

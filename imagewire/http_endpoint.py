@@ -68,8 +68,10 @@ class HttpEndpoint:
     ) -> web.StreamResponse:
         key = self._settings.key
         if key is not None:
-            given = request.headers.get("Authorization", "").removeprefix("Bearer ")
-            if not hmac.compare_digest(given.encode(), key.get_secret_value().encode()):
+            scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+            if scheme.lower() != "bearer" or not hmac.compare_digest(
+                given.encode(errors="surrogateescape"), key.get_secret_value().encode()
+            ):
                 return web.Response(
                     status=401,
                     text="a key is needed: Authorization: Bearer KEY (http.key)\n",

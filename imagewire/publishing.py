@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import re
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
@@ -12,7 +14,6 @@ from glob import glob, has_magic
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
-from urllib.parse import urlsplit
 
 import aiokafka.errors
 import msgspec
@@ -75,11 +76,15 @@ def expand(
     found = []
     resolved_roots = [root.resolve() for root in roots]
     for name in names:
-        # A single letter is a drive, not a scheme.
-        if len(urlsplit(name).scheme) > 1 and ":" in name:
+        if _is_url(name):
             found.append(Publication(None, feed, uri=name))
             continue
-        for path in _files(name):
+        try:
+            files = _files(name)
+        except (OSError, RuntimeError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            raise NothingToPublishError(f"'{name}' cannot be looked up: {reason}") from error
+        for path in files:
             image_id = str(uuid.uuid5(NAMESPACE, f"{feed}\n{path}"))
             if inline or not any(path.is_relative_to(root) for root in resolved_roots):
                 found.append(Publication(image_id, feed, path=path))
@@ -88,14 +93,28 @@ def expand(
     return found
 
 
+def _is_url(name: str) -> bool:
+    """Whether `name` has a scheme and is not a file's name with a colon in it."""
+    # A single letter is a drive, not a scheme.
+    scheme = re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", name)
+    return scheme is not None and (name.startswith("data:") or not os.path.lexists(name))
+
+
 def _files(name: str) -> list[Path]:
     path = Path(name).expanduser()
     if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+        files = sorted(
+            file
+            for file in path.rglob("*")
+            if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()
+        )
         if not files:
             raise NothingToPublishError(f"the folder {name} holds no image files")
-    elif path.exists():
+    elif path.is_file():
         files = [path]
+    elif path.exists():
+        # A pipe or a device may never end.
+        raise NothingToPublishError(f"{name} is neither a file nor a folder")
     elif has_magic(name):
         # pathlib's glob takes no absolute patterns before Python 3.13.
         matches = glob(str(path), recursive=True)  # noqa: PTH207

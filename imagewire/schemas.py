@@ -10,8 +10,6 @@ import msgspec
 from sinks.kafka.records import FindingsRecord, ReviewRecord, VerdictRecord
 from streams.records import ImageReference
 
-DEFAULT_DIRECTORY = Path("docs/schemas")
-
 _RECORDS: dict[str, type[msgspec.Struct]] = {
     "image-reference": ImageReference,
     "findings": FindingsRecord,

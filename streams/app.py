@@ -33,6 +33,10 @@ from streams.settings import StreamSettings
 
 logger = logging.getLogger(__name__)
 
+# Faust and mode name a service's logger by the module of its class. Those of the classes below tell
+# of Faust's affairs (starting, stopping), so they belong with Faust's.
+_FAUST_LOGGER = logging.getLogger("faust.imagewire")
+
 RecordHandler = Callable[[Origin, Lane, Callable[[], object]], Awaitable[None]]
 """Called for each record in the order of delivery: its origin, its topic's lane, and what
 acknowledges it."""
@@ -124,6 +128,8 @@ class ImageStream:
 class _PromptConsumerThread(AIOKafkaConsumerThread):
     """Asks the broker to answer empty fetches soon: Faust fixes 1.5 s (faust-streaming 0.15.3)."""
 
+    logger = _FAUST_LOGGER
+
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
         consumer._fetch_max_wait_ms = cast(_App, self.app).fetch_max_wait_ms
@@ -131,6 +137,8 @@ class _PromptConsumerThread(AIOKafkaConsumerThread):
 
 
 class _PromptConsumer(AIOKafkaFaustConsumer):
+    logger = _FAUST_LOGGER
+
     def _new_consumer_thread(self) -> _PromptConsumerThread:
         return _PromptConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
@@ -140,6 +148,7 @@ class _PromptTransport(AIOKafkaFaustTransport):
 
 
 class _App(faust.App):
+    logger = _FAUST_LOGGER
     drain: Callable[[], Awaitable[object]]
     fetch_max_wait_ms: int
 

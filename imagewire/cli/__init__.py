@@ -1,4 +1,4 @@
-"""The command line: `imagewire COMMAND`. Each command has a file of its own, imported when used.
+"""The command line: `imagewire COMMAND`. Each command has a file of its own.
 
 Exit codes: 0 done; 1 it did not work out; 2 the command or the settings are wrong; 3 a broker or
 store cannot be reached; 130 interrupted.
@@ -6,40 +6,42 @@ store cannot be reached; 130 interrupted.
 
 from __future__ import annotations
 
+import os
 import sys
+from importlib import import_module
 from importlib.metadata import version
 
 import cyclopts
 
+from imagewire.cli.log_output import quiet_libraries
 from imagewire.cli.outcome import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
     EXIT_UNREACHABLE,
     EXIT_USAGE,
     CommandError,
+    UsageError,
 )
 from imagewire.cli.terminal import print_error
+
+COMMANDS = (
+    *("demo", "up", "publish", "watch", "replay", "sql", "search"),
+    *("worker", "config", "doctor", "schemas"),
+)
+"""In the order in which they are met. The module and the function in it are called alike."""
 
 app = cyclopts.App(
     name="imagewire",
     help="Stream processing for continuous image feeds.",
     version=lambda: version("imagewire"),
     help_on_error=False,
+    # `--no-json` and the like would only lengthen the help: every flag is off until given.
+    default_parameter=cyclopts.Parameter(negative=()),
 )
-for _command in (
-    "demo",
-    "up",
-    "worker",
-    "publish",
-    "watch",
-    "sql",
-    "search",
-    "config",
-    "doctor",
-    "schemas",
-):
-    # By name: importing torch for `imagewire --help` would take seconds.
-    app.command(f"imagewire.cli.{_command}:{_command}", name=_command)
+for _position, _name in enumerate(COMMANDS):
+    # These modules import what they need when they run: torch alone takes seconds.
+    _module = import_module(f"imagewire.cli.{_name}")
+    app.command(getattr(_module, _name), name=_name, sort_key=_position)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -49,6 +51,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def run(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
+    quiet_libraries()
     try:
         result = app(arguments, exit_on_error=False, result_action="return_value")
     except cyclopts.CycloptsError:
@@ -58,12 +61,18 @@ def run(arguments: list[str] | None = None) -> int:
     except SystemExit as error:
         return error.code if isinstance(error.code, int) else EXIT_FAILED
     except BrokenPipeError:
-        # The reader (`head`, say) has enough; keep Python from complaining at exit.
-        sys.stdout = None
+        _forget_standard_output()
         return 0
     except Exception as error:  # noqa: BLE001 - raised again unless it has words for people
         return _explain(error)
     return result if isinstance(result, int) else 0
+
+
+def _forget_standard_output() -> None:
+    """The reader (`head`, say) has enough: keep Python from complaining when it flushes at exit."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def _explain(error: Exception) -> int:
@@ -77,7 +86,9 @@ def _explain(error: Exception) -> int:
     from sinks.clickhouse.reader import QueryError
     from sinks.sink import PermanentSinkError, TransientSinkError
 
-    if isinstance(error, ConfigurationError | ModelError | OperatorError | PolicyError):
+    if isinstance(
+        error, ConfigurationError | ModelError | OperatorError | PolicyError | UsageError
+    ):
         print_error(str(error))
         return EXIT_USAGE
     if isinstance(error, TransientSinkError) or (isinstance(error, QueryError) and error.transient):

@@ -15,7 +15,9 @@ def config(
     describe: bool = False,
     reference: bool = False,
 ) -> None:
-    """Print the settings in force and where each value came from. Secrets are masked.
+    """Print the settings in force and where each came from.
+
+    Secrets are masked.
 
     Args:
         config: Settings file; imagewire.toml in the working folder when not given.

@@ -37,17 +37,17 @@ def demo(
     json: bool = False,
     config: Annotated[Path | None, Parameter(name=["--config", "-c"])] = None,
 ) -> int:
-    """Send about sixty real photos through a broker, the models and the stores, and show it all.
+    """Send sixty real photos through everything; show what comes out.
 
+    The embedded broker and stores run on free ports in a temporary folder for as long as it takes.
     Exit code 0 only if every image ended exactly once, as findings or as a dead letter.
 
-    Parameters
-    ----------
-    broker: apache, tansu or HOST:PORT; apache where it can run, else tansu, when not given.
-    report: where to write the contact sheet.
-    keep: keep photos and data in this directory instead of a temporary one.
-    json: print one JSON object instead of tables.
-    config: settings file for the worker.
+    Args:
+        broker: Apache, tansu or HOST:PORT; apache where it can run, else tansu, when not given.
+        report: Where to write the contact sheet.
+        keep: Keep photos and data in this directory instead of a temporary one.
+        json: Print one JSON object instead of tables.
+        config: Settings file for the worker.
     """
     from imagewire.cli.outcome import EXIT_FAILED, CommandError
     from imagewire.cli.terminal import console, print_error, print_json, print_note

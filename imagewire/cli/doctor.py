@@ -16,22 +16,23 @@ def doctor(
     data: Annotated[Path | None, Parameter(name=["--data", "-d"])] = None,
     config: Annotated[Path | None, Parameter(name=["--config", "-c"])] = None,
 ) -> int:
-    """Check Python, torch, device, weights, policy, broker, stores and disk.
+    """Check whether this machine and these settings can work.
+
+    Looks at Python, torch and its device, weights, policy, disk, broker and stores.
 
     Exit code 1 if something must be mended; a broker or store that does not answer is only a
     warning, since it may be started later.
 
-    Parameters
-    ----------
-    json: print one JSON object for each check.
-    data: data directory of the running stack to check.
-    config: settings file.
+    Args:
+        json: Print one JSON object for each check.
+        data: Data directory of the running stack to check.
+        config: Settings file.
     """
     from rich.markup import escape
     from rich.table import Table
 
     from imagewire.cli.outcome import EXIT_FAILED
-    from imagewire.cli.terminal import console, error_console, print_json
+    from imagewire.cli.terminal import console, error_console, print_json, printable_lines
     from imagewire.connection import DEFAULT_DATA, find_connection
     from imagewire.doctor import Check, check_settings_file, run_checks
     from imagewire.settings import ConfigurationError
@@ -51,8 +52,13 @@ def doctor(
             print_json(check, lines=True)
     else:
         table = Table(box=None, pad_edge=False, show_header=False)
+        table.add_column(no_wrap=True)
+        table.add_column(overflow="fold", max_width=24)
+        table.add_column(overflow="fold")
         for check in checks:
             mend = f"\n→ {check.mend}" if check.mend and check.outcome != "ok" else ""
-            table.add_row(_MARKS[check.outcome], check.name, escape(check.found + mend))
+            table.add_row(
+                _MARKS[check.outcome], check.name, escape(printable_lines(check.found + mend))
+            )
         console.print(table)
     return EXIT_FAILED if any(check.outcome == "error" for check in checks) else 0

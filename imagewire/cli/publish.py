@@ -24,19 +24,18 @@ def publish(
     reference; any other file goes with its bytes. Publishing a file again overwrites what was
     found in it before.
 
-    Parameters
-    ----------
-    names: files, folders (their image files, below as well), globs, or https:, s3:, … URLs.
-    feed: the source that the images belong to.
-    inline: send the bytes of every file, never a reference.
-    lane: live is served first; bulk fills what live leaves.
-    json: print one JSON object for each image instead of a summary.
-    data: data directory of the running stack.
-    config: settings file that names the Kafka to publish to.
+    Args:
+        names: Files, folders (their image files, below as well), globs, or https:, s3:, … URLs.
+        feed: The source that the images belong to.
+        inline: Send the bytes of every file, never a reference.
+        lane: Live is served first; bulk fills what live leaves.
+        json: Print one JSON object for each image instead of a summary.
+        data: Data directory of the running stack.
+        config: Settings file that names the Kafka to publish to.
     """
     from rich.progress import Progress
 
-    from imagewire.cli.outcome import EXIT_FAILED, CommandError
+    from imagewire.cli.outcome import EXIT_FAILED, CommandError, UsageError
     from imagewire.cli.terminal import error_console, print_error, print_json, print_note
     from imagewire.connection import find_connection
     from imagewire.publishing import (
@@ -49,7 +48,7 @@ def publish(
     from operators.frame import Lane
 
     if not names:
-        raise CommandError("name at least one file, folder, glob or URL")
+        raise UsageError("name at least one file, folder, glob or URL")
     connection = find_connection(data, config)
     roots = (
         [Path(root) for root in connection.stack.file_roots]

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from imagewire.schemas import DEFAULT_DIRECTORY, outdated_schemas, write_schemas
 
+def schemas(*, out: Path = Path("docs/schemas"), check: bool = False) -> int:
+    """Write the JSON Schemas of the records on Kafka.
 
-def schemas(*, out: Path = DEFAULT_DIRECTORY, check: bool = False) -> int:
-    """Write the JSON Schema of every record on Kafka.
-
-    Parameters
-    ----------
-    out: the folder to write to.
-    check: write nothing; exit 1 if a file there is missing or out of date.
+    Args:
+        out: The folder to write to.
+        check: Write nothing; exit 1 if a file there is missing or out of date.
     """
     from imagewire.cli.outcome import EXIT_FAILED
     from imagewire.cli.terminal import print_error, print_note
+    from imagewire.schemas import outdated_schemas, write_schemas
 
     if check:
         outdated = outdated_schemas(out)

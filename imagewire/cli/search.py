@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 def search(
     photo: Path | None = None,
+    /,
     *,
     id: str | None = None,
     limit: int = 10,
@@ -23,31 +24,30 @@ def search(
     data: Annotated[Path | None, Parameter(name=["--data", "-d"])] = None,
     config: Annotated[Path | None, Parameter(name=["--config", "-c"])] = None,
 ) -> int:
-    """Find the stored images that look most like a photo, or like a stored image.
+    """Find stored images that look like a photo, or like one of them.
 
     Exit code 1 if nothing was found.
 
-    Parameters
-    ----------
-    photo: a file to search by.
-    id: the image_id of a stored image to search by instead.
-    limit: how many to show.
-    feed: of this feed only.
-    verdict: with this verdict only.
-    json: print one JSON object for each instead of a table.
-    data: data directory of the running stack to search.
-    config: settings file that names the Qdrant to search.
+    Args:
+        photo: A file to search by.
+        id: The image_id of a stored image to search by instead.
+        limit: How many to show.
+        feed: Of this feed only.
+        verdict: With this verdict only.
+        json: Print one JSON object for each instead of a table.
+        data: Data directory of the running stack to search.
+        config: Settings file that names the Qdrant to search.
     """
-    from imagewire.cli.outcome import EXIT_FAILED, CommandError
+    from imagewire.cli.outcome import EXIT_FAILED, CommandError, UsageError
     from imagewire.cli.terminal import print_json, print_note
     from imagewire.connection import find_connection
     from imagewire.embedding_of_photo import UnusablePhotoError, embedding_of_photo
     from sinks.qdrant.reader import ImageNotFoundError, VectorReader
 
     if (photo is None) == (id is None):
-        raise CommandError("name either a photo or --id, to say what to search by")
+        raise UsageError("name either a photo or --id, to say what to search by")
     if limit < 1:
-        raise CommandError(f"--limit is {limit}; ask for at least 1")
+        raise UsageError(f"--limit is {limit}; ask for at least 1")
     settings = find_connection(data, config).settings
     query: dict[str, Any] = {"image_id": id}
     if photo is not None:
@@ -78,26 +78,27 @@ def search(
 
 
 def _print_table(found: list[Similar]) -> None:
+    """Columns that fit a narrow terminal; `--json` has everything."""
     from rich.table import Table
     from rich.text import Text
 
     from imagewire.cli.terminal import console, printable
 
-    table = Table("similarity", "image", "feed", "time", "verdict", "labels", "uri")
+    table = Table(box=None, pad_edge=False)
+    table.add_column("score", justify="right", no_wrap=True)
+    table.add_column("image", overflow="fold", ratio=3)
+    table.add_column("feed", overflow="ellipsis", no_wrap=True, max_width=12)
+    table.add_column("verdict", no_wrap=True)
+    table.add_column("labels", overflow="ellipsis", no_wrap=True, ratio=2)
+    table.add_column("uri", overflow="ellipsis", no_wrap=True, ratio=2)
     for similar in found:
         payload = similar.payload
-        table.add_row(
-            f"{similar.score:.3f}",
-            *(
-                Text(printable(str(value or "")), overflow="fold")
-                for value in (
-                    similar.image_id,
-                    payload.get("feed"),
-                    payload.get("event_time"),
-                    payload.get("verdict"),
-                    ", ".join(payload.get("labels") or []),
-                    payload.get("uri"),
-                )
-            ),
+        texts = (
+            similar.image_id,
+            payload.get("feed"),
+            payload.get("verdict"),
+            ", ".join(payload.get("labels") or []),
+            payload.get("uri"),
         )
+        table.add_row(f"{similar.score:.3f}", *(Text(printable(str(t or ""))) for t in texts))
     console.print(table)

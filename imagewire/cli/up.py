@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import shlex
 import signal
 import sys
 from pathlib import Path
@@ -29,33 +30,32 @@ def up(
     http_port: int | None = None,
     config: Annotated[Path | None, Parameter(name=["--config", "-c"])] = None,
 ) -> int:
-    """Start a broker, ClickHouse's and Qdrant's engines and a worker, until Ctrl-C.
+    """Start broker, stores and worker on this machine, until Ctrl-C.
 
-    Everything listens on 127.0.0.1 only. Data stays in the data directory, so that the next start
-    goes on where this one ended.
+    The stores are ClickHouse's and Qdrant's own engines. Everything listens on 127.0.0.1 only.
+    Data stays in the data directory, so that the next start goes on where this one ended.
 
-    Parameters
-    ----------
-    data: the directory that keeps everything.
-    broker: apache (Java 17 and Maven, durable), tansu (memory only), or HOST:PORT of your own;
-        apache where it can run, else tansu, when not given.
-    files: folders from which file: references may be read; give it once for each.
-    workers: how many workers to start.
-    broker_port: port of Kafka; kept from the last start, else a free one.
-    clickhouse_port: port of ClickHouse's HTTP interface.
-    qdrant_port: port of Qdrant's gRPC interface.
-    http_port: port of the first worker's /metrics and /healthz.
-    config: settings file for the workers.
+    Args:
+        data: The directory that keeps everything.
+        broker: Apache (Java 17 and Maven, durable), tansu (memory only), or HOST:PORT of your own;
+                apache where it can run, else tansu, when not given.
+        files: Folders from which file: references may be read; give it once for each.
+        workers: How many workers to start.
+        broker_port: Port of Kafka; kept from the last start, else a free one.
+        clickhouse_port: Port of ClickHouse's HTTP interface.
+        qdrant_port: Port of Qdrant's gRPC interface.
+        http_port: Port of the first worker's /metrics and /healthz.
+        config: Settings file for the workers.
     """
-    from imagewire.cli.outcome import CommandError
+    from imagewire.cli.outcome import UsageError
     from imagewire.embedded.stack import StackPorts
     from imagewire.settings import CONFIG_VARIABLE, load_settings
 
     if workers < 1:
-        raise CommandError(f"--workers is {workers}; start at least 1")
+        raise UsageError(f"--workers is {workers}; start at least 1")
     for folder in files:
         if not folder.is_dir():
-            raise CommandError(f"--files {folder} is no folder")
+            raise UsageError(f"--files {folder} is no folder")
     loaded = load_settings(config)  # wrong settings are told now, not in a worker's log
     if loaded.file is not None:
         os.environ[CONFIG_VARIABLE] = str(loaded.file.resolve())
@@ -67,15 +67,29 @@ def up(
 async def _run(
     data: Path, broker: str | None, files: tuple[Path, ...], workers: int, ports: object
 ) -> int:
+    from rich.markup import escape
+
     from imagewire.cli.outcome import EXIT_FAILED
-    from imagewire.cli.terminal import error_console, print_error, print_note
+    from imagewire.cli.terminal import error_console, print_error, print_note, printable
     from imagewire.embedded.stack import Stack, StackPorts
 
     assert isinstance(ports, StackPorts)
     stop = asyncio.Event()
     _stop_on_signals(stop)
+    print_note(
+        "starting; this takes about half a minute, and longer the first time, when Kafka's jars "
+        "are fetched"
+    )
     with error_console.status("starting") as status:
-        stack = Stack(data, broker, ports=ports, file_roots=files, report=status.update)
+
+        def report(doing: str) -> None:
+            # Without a terminal nothing turns, so each step gets a line.
+            if error_console.is_terminal:
+                status.update(escape(printable(doing)))
+            else:
+                print_note(doing)
+
+        stack = Stack(data, broker, ports=ports, file_roots=files, report=report)
 
         async def start() -> None:
             await stack.start()
@@ -135,37 +149,31 @@ def _stop_on_signals(stop: asyncio.Event) -> None:
 
 
 def _print_addresses(stack: Stack) -> None:
-    from rich.table import Table
-
-    from imagewire.cli.terminal import console
+    """One line for each address and command, never folded: people copy them."""
+    from imagewire.cli.terminal import console, printable
+    from imagewire.connection import DEFAULT_DATA
 
     record = stack.record
-    table = Table(show_header=False, box=None, pad_edge=False)
-    table.add_row("Kafka", record.broker_address, stack.broker_reason)
-    table.add_row(
-        "ClickHouse",
-        f"http://{record.clickhouse_host}:{record.clickhouse_port}",
-        f"user {record.analyst_user} reads; passwords in {stack.directory.path / 'run.json'}",
-    )
-    table.add_row(
-        "Qdrant",
-        f"{record.qdrant_host}:{record.qdrant_port} (gRPC)",
-        f"API key in {stack.directory.path / 'run.json'}",
-    )
-    table.add_row(
-        "worker",
-        f"http://127.0.0.1:{record.worker_http_port}",
-        "/metrics and /healthz",
-    )
-    console.print(table)
-    where = (
-        ""
-        if stack.directory.path.resolve() == Path("imagewire-data").resolve()
-        else f" --data {stack.directory.path}"
-    )
-    console.print(
-        f"\nimagewire publish{where} PHOTO …     imagewire watch{where} verdicts\n"
-        f'imagewire sql{where} "SELECT …"      imagewire search{where} PHOTO\n\n'
+    secrets = stack.directory.path / "run.json"
+    where = ""
+    if stack.directory.path.resolve() != DEFAULT_DATA.resolve():
+        where = f" --data {shlex.quote(str(stack.directory.path))}"
+    worker = f"http://127.0.0.1:{record.worker_http_port}"
+    lines = [
+        f"Kafka       {record.broker_address}",
+        f"            {stack.broker_reason}",
+        f"ClickHouse  http://{record.clickhouse_host}:{record.clickhouse_port}",
+        f"            user {record.analyst_user} may read; passwords in {secrets}",
+        f"Qdrant      {record.qdrant_host}:{record.qdrant_port} (gRPC)",
+        f"            API key in {secrets}",
+        f"worker      {worker}/metrics and {worker}/healthz",
+        "",
+        f"imagewire publish{where} PHOTO …",
+        f"imagewire watch{where} verdicts",
+        f'imagewire sql{where} "SELECT …"',
+        f"imagewire search{where} PHOTO",
+        "",
         "Ctrl-C stops everything; the data stays.",
-        style="dim",
-    )
+    ]
+    for line in lines:
+        console.print(printable(line), soft_wrap=True, markup=False)

@@ -11,6 +11,7 @@ from cyclopts import Parameter
 
 def watch(
     what: Literal["verdicts", "findings", "review", "failed"] = "verdicts",
+    /,
     *,
     from_beginning: bool = False,
     limit: int | None = None,
@@ -19,23 +20,24 @@ def watch(
     data: Annotated[Path | None, Parameter(name=["--data", "-d"])] = None,
     config: Annotated[Path | None, Parameter(name=["--config", "-c"])] = None,
 ) -> None:
-    """Show records as they are written to Kafka, until Ctrl-C.
+    """Show verdicts, findings or dead letters as they come.
 
-    Parameters
-    ----------
-    what: verdicts, findings, review (verdicts that ask for a person) or failed (dead letters).
-    from_beginning: start with the oldest record that Kafka still has.
-    limit: stop after so many records.
-    feed: show this feed only.
-    json: print each record as one line of JSON.
-    data: data directory of the running stack.
-    config: settings file that names the Kafka to read.
+    Ends at Ctrl-C, or after --limit records.
+
+    Args:
+        what: Verdicts, findings, review (verdicts that ask for a person) or failed (dead letters).
+        from_beginning: Start with the oldest record that Kafka still has.
+        limit: Stop after so many records.
+        feed: Show this feed only.
+        json: Print each record as one line of JSON.
+        data: Data directory of the running stack.
+        config: Settings file that names the Kafka to read.
     """
     import aiokafka.errors
     import msgspec
     from aiokafka import AIOKafkaConsumer
 
-    from imagewire.cli.terminal import console, print_json
+    from imagewire.cli.terminal import console, print_json, print_note
     from imagewire.cli.watch_lines import dead_letter_fields, line_for
     from imagewire.connection import find_connection
     from sinks.sink import TransientSinkError
@@ -46,7 +48,10 @@ def watch(
     def record_fields(message: Any) -> dict[str, Any]:
         if what == "failed":
             return dead_letter_fields(message)
-        fields = msgspec.json.decode(message.value)
+        try:
+            fields = msgspec.json.decode(message.value or b"")
+        except msgspec.DecodeError:  # not one of ours
+            fields = (message.value or b"").decode("utf-8", errors="replace")
         return fields if isinstance(fields, dict) else {"value": fields}
 
     async def follow() -> None:
@@ -64,6 +69,15 @@ def watch(
                 f"no broker answers at {settings.bootstrap_servers}: {error}"
             ) from error
         try:
+            # Where to begin is settled before it is said, so that nothing published after that
+            # is missed.
+            for partition in consumer.assignment():
+                await consumer.position(partition)
+            print_note(
+                f"watching {topic} on {settings.bootstrap_servers}, "
+                f"{'from the beginning' if from_beginning else 'what comes from now on'}; "
+                "Ctrl-C ends"
+            )
             shown = 0
             async for message in consumer:
                 fields = record_fields(message)

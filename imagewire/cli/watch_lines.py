@@ -16,7 +16,9 @@ _PREFIX = "imagewire-"
 
 def dead_letter_fields(message: Any) -> dict[str, Any]:
     """A dead letter's headers as fields; the original value is shown only by its size."""
-    headers = {name: value.decode("utf-8", errors="replace") for name, value in message.headers}
+    headers = {
+        name: (value or b"").decode("utf-8", errors="replace") for name, value in message.headers
+    }
     fields: dict[str, Any] = {
         header.value.removeprefix(_PREFIX).replace("-", "_"): headers[header.value]
         for header in DeadLetterHeader

@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from imagewire.malloc import malloc_environment
-from imagewire.settings import Settings, load_settings
+from imagewire.cli.log_output import write_log
+
+if TYPE_CHECKING:
+    from imagewire.settings import Settings
 
 
 def worker(*, config: Annotated[Path | None, Parameter(name=["--config", "-c"])] = None) -> None:
-    """Take images from Kafka, look at them, and write what was found, until Ctrl-C.
+    """Take images from Kafka and write what is found, until Ctrl-C.
 
     Connects to the Kafka, ClickHouse and Qdrant that imagewire.toml or the environment name. Start
     as many as the topics have partitions.
 
-    Parameters
-    ----------
-    config: settings file; imagewire.toml in the working folder when not given.
+    Args:
+        config: Settings file; imagewire.toml in the working folder when not given.
     """
+    from imagewire.settings import load_settings
+
     settings = load_settings(config).settings
     restart_with_malloc_settings()
     run_until_stopped(settings)
@@ -32,6 +34,8 @@ def worker(*, config: Annotated[Path | None, Parameter(name=["--config", "-c"])]
 
 def restart_with_malloc_settings() -> None:
     """Start this process anew with the malloc environment, which glibc reads only at start."""
+    from imagewire.malloc import malloc_environment
+
     missing = malloc_environment(os.environ)
     if missing:
         os.execve(  # noqa: S606 - the same interpreter with the same arguments
@@ -43,15 +47,7 @@ def restart_with_malloc_settings() -> None:
 
 def run_until_stopped(settings: Settings) -> None:
     """Run a worker in this process."""
-    logging.basicConfig(
-        level=settings.log.level,
-        format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
-        stream=sys.stderr,
-    )
-    for chatty in ("faust", "mode", "aiokafka", "httpx", "httpcore"):
-        logging.getLogger(chatty).setLevel(
-            max(logging.WARNING, logging.getLevelNamesMapping()[settings.log.level])
-        )
+    write_log(settings.log.level)
     from imagewire.worker import run_worker
 
     try:

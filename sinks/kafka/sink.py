@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -222,7 +223,8 @@ class KafkaSink(Sink):
         wanted = self._settings.idempotence
         if wanted != "off":
             try:
-                return await self._started(idempotent=True)
+                with _probing():
+                    return await self._started(idempotent=True)
             except (errors.UnknownError, errors.UnsupportedVersionError) as error:
                 # The tansu broker answers aiokafka's InitProducerId in this way.
                 if wanted == "on":
@@ -249,6 +251,22 @@ class KafkaSink(Sink):
             await _stop(producer, within_s=1.0)
             raise
         return producer
+
+
+@contextmanager
+def _probing() -> Iterator[None]:
+    """Keep aiokafka from logging as an error what the probe for idempotence is there to find out;
+    the sink says it in its own words."""
+    logger = logging.getLogger("aiokafka.producer.sender")
+
+    def is_news(record: logging.LogRecord) -> bool:
+        return "InitProducerId" not in record.getMessage()
+
+    logger.addFilter(is_news)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_news)
 
 
 async def _send(producer: AIOKafkaProducer, record: _Record) -> asyncio.Future[Any]:

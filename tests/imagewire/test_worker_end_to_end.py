@@ -1,0 +1,384 @@
+"""The whole path with real models on both brokers: every record ends once, as findings or as a
+dead letter, whatever is killed meanwhile.
+
+Starting everything takes a while, so one `imagewire up` for each broker serves the tests here, one
+after the other and on one test process. Each test keeps to a feed of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import os
+import time
+import uuid
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+from PIL import Image, ImageDraw, ImageFont
+from prometheus_client.parser import text_string_to_metric_families
+from running_up import Record, RunningUp, until
+from shared_broker import missing
+
+from imagewire.demo.photos import make_demo_set
+from imagewire.embedding_of_photo import embedding_of_photo
+from imagewire.publishing import Publication, Published, image_publisher
+from operators.frame import NAMESPACE, Lane
+from sinks.qdrant.reader import VectorReader
+
+pytestmark = [pytest.mark.xdist_group("end-to-end"), pytest.mark.timeout(600)]
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    make_demo_set(folder)
+    sign = Image.new("RGB", (640, 240), "white")
+    font = ImageFont.load_default(56)
+    ImageDraw.Draw(sign).text((40, 80), "Platform 9 to Leeds", font=font, fill="black")
+    sign.save(folder / "sign.png")
+    return folder
+
+
+@pytest.fixture(scope="module", params=["apache", "tansu"])
+def up(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, photos: Path
+) -> Iterator[RunningUp]:
+    if reason := missing(request.param):
+        if os.environ.get("CI"):
+            pytest.fail(f"CI must test on {request.param}: {reason}")
+        pytest.skip(f"{request.param} cannot run here: {reason}")
+    running = RunningUp(
+        tmp_path_factory.mktemp(request.param) / "data",
+        ["--broker", request.param, "--files", str(photos)],
+        # A worker that was killed is then missed within seconds.
+        {"IMAGEWIRE_STREAM__SESSION_TIMEOUT": "4"},
+    )
+    try:
+        running.start()
+        yield running
+    finally:
+        running.end()
+
+
+@dataclass(frozen=True)
+class Story:
+    """What was published, and what each record is expected to become."""
+
+    good: set[str]
+    dead: dict[str, tuple[str, str]]
+
+
+@pytest.fixture(scope="module")
+def story(up: RunningUp, photos: Path) -> Story:
+    """Good and bad records side by side, from many kinds of producers."""
+    broken = (photos / "truncated.jpg").read_bytes()
+    headers = (("image-id", b"coffee"), ("feed", b"story"), ("camera", b"north"))
+    jpeg = ("content-type", b"image/jpeg")
+    reference = {"id": "zidane", "uri": (photos / "zidane.jpg").as_uri(), "feed": "story"}
+    unreachable = {"id": "loopback", "uri": "http://127.0.0.1:9/a.jpg", "feed": "story"}
+    absent = {"id": "absent", "uri": (photos / "absent.jpg").as_uri(), "feed": "story"}
+    outside = {"id": "outside", "uri": Path("/etc/hostname").as_uri(), "feed": "story"}
+    records = {
+        "bus": Record(
+            (photos / "bus.jpg").read_bytes(),
+            b"story",
+            (("image-id", b"bus"), ("feed", b"story"), jpeg),
+        ),
+        "loopback": Record(json.dumps(unreachable).encode(), b"story"),
+        "zidane": Record(json.dumps(reference | {"floor": 3}).encode(), b"story"),
+        "broken": Record(broken, b"story", (("image-id", b"broken"), ("feed", b"story"), jpeg)),
+        "empty": Record(b"", b"story", (("image-id", b"empty"), ("feed", b"story"), jpeg)),
+        # As `kcat -P -H …` sends a file: no content type, no key.
+        "coffee": Record((photos / "coffee.png").read_bytes(), None, headers),
+        "list": Record(b"[1, 2, 3]", b"story", (("feed", b"story"),)),
+        "words": Record(b"hello", b"story", (("feed", b"story"),)),
+        "nothing": Record(None, b"story", (("feed", b"story"),)),
+        # A reference with neither key nor id.
+        "cat": Record(json.dumps({"uri": (photos / "cat.png").as_uri(), "feed": "story"}).encode()),
+        "absent": Record(json.dumps(absent).encode(), b"story"),
+        "outside": Record(json.dumps(outside).encode(), b"story"),
+        "sign": Record(
+            (photos / "sign.png").read_bytes(),
+            b"story",
+            (("image-id", b"sign"), ("feed", b"story"), ("content-type", b"image/png")),
+        ),
+    }
+    origins = dict(zip(records, up.send(list(records.values())), strict=True))
+
+    def derived(name: str) -> str:
+        origin = origins[name]
+        return str(uuid.uuid5(NAMESPACE, f"{origin.topic}/{origin.partition}/{origin.offset}"))
+
+    story = Story(
+        good={"bus", "zidane", "sign", "coffee", derived("cat")},
+        dead={
+            "loopback": ("fetch", "forbidden"),
+            "absent": ("fetch", "not-found"),
+            "outside": ("fetch", "forbidden"),
+            "broken": ("decode", "undecodable"),
+            "empty": ("decode", "empty"),
+            derived("list"): ("parse", "not-a-reference"),
+            derived("words"): ("parse", "not-a-record"),
+            derived("nothing"): ("parse", "empty-record"),
+        },
+    )
+    wait_for(up, "story", len(story.good), len(story.dead))
+    return story
+
+
+def wait_for(up: RunningUp, feed: str, images: int, failures: int = 0) -> None:
+    def settled() -> bool:
+        (counted,) = up.rows(
+            f"SELECT (SELECT count() FROM images WHERE feed = '{feed}') AS images, "
+            f"(SELECT count() FROM failures WHERE feed = '{feed}') AS failures"
+        )
+        return bool(counted["images"] >= images and counted["failures"] >= failures)
+
+    until(f"{images} images and {failures} failures of {feed}", settled, 180, every=0.5)
+    until("as many points", lambda: up.points(feed) >= images, 30)
+
+
+def publish(up: RunningUp, publications: list[Publication]) -> None:
+    def failed(_: Publication, outcome: Published | Exception) -> None:
+        if isinstance(outcome, Exception):
+            raise outcome
+
+    async def send() -> None:
+        async with image_publisher(up.settings.kafka) as publisher:
+            await publisher.publish_all(publications, Lane.LIVE, failed)
+
+    asyncio.run(send())
+
+
+def test_every_good_record_has_one_verdict_and_one_findings_record(
+    up: RunningUp, story: Story
+) -> None:
+    verdicts = Counter(record.fields["image_id"] for record in up.records("images.verdicts"))
+    findings = {record.fields["image_id"]: record for record in up.records("images.findings")}
+    assert {name for name in verdicts if name in findings} >= story.good
+    assert all(verdicts[name] == 1 for name in story.good)
+    assert not verdicts.keys() & story.dead.keys()
+    assert not findings.keys() & story.dead.keys()
+    sign = findings["sign"].fields
+    assert "Platform 9 to Leeds" in " ".join(line["text"] for line in sign["texts"])
+    assert any("FACE" in item["label"] for item in findings["zidane"].fields["objects"])
+    assert findings["zidane"].fields["metadata"] == {"floor": 3}
+    assert findings["coffee"].fields["metadata"] == {"camera": "north"}
+    for record in findings.values():
+        assert record.key == record.fields["image_id"].encode()
+        assert record.headers["source-topic"] == "images"
+
+
+def test_every_good_record_has_one_row_and_one_point(up: RunningUp, story: Story) -> None:
+    rows = up.rows("SELECT image_id, verdict, labels, scores FROM images WHERE feed = 'story'")
+    assert sorted(row["image_id"] for row in rows) == sorted(story.good)
+    assert all(row["verdict"] in ("allow", "review", "block") for row in rows)
+    assert up.points("story") == len(story.good)
+    texts = up.rows("SELECT text FROM texts WHERE image_id = 'sign'")
+    assert "Platform 9" in " ".join(row["text"] for row in texts)
+
+
+def test_every_bad_record_is_one_dead_letter_that_says_where_and_why(
+    up: RunningUp, story: Story
+) -> None:
+    letters = [
+        (
+            record.headers["imagewire-image-id"],
+            (record.headers["imagewire-stage"], record.headers["imagewire-reason"]),
+        )
+        for record in up.records("images.failed")
+        if record.headers["imagewire-feed"] == "story"
+    ]
+    assert dict(letters) == story.dead
+    assert len(letters) == len(story.dead)
+    rows = up.rows("SELECT image_id, stage, reason, detail FROM failures WHERE feed = 'story'")
+    assert {row["image_id"]: (row["stage"], row["reason"]) for row in rows} == story.dead
+    assert len(rows) == len(story.dead)
+    assert all(len(row["detail"]) > 10 for row in rows)
+
+
+def test_a_dead_letter_keeps_the_record_as_it_came(
+    up: RunningUp, story: Story, photos: Path
+) -> None:
+    letters = {
+        record.headers["imagewire-image-id"]: record for record in up.records("images.failed")
+    }
+    broken = letters["broken"]
+    assert broken.value == (photos / "truncated.jpg").read_bytes()
+    assert broken.key == b"story"
+    assert broken.headers["content-type"] == "image/jpeg"
+    assert broken.headers["imagewire-source-topic"] == "images"
+
+
+def test_a_cropped_recompressed_copy_finds_its_original_first(
+    up: RunningUp, story: Story, photos: Path, tmp_path: Path
+) -> None:
+    with Image.open(photos / "bus.jpg") as photo:
+        width, height = photo.size
+        crop = photo.crop((width // 12, height // 12, width - width // 12, height - height // 12))
+        crop.convert("RGB").save(tmp_path / "copy.jpg", quality=40)
+    vector = embedding_of_photo(tmp_path / "copy.jpg", up.settings).vector
+
+    async def search() -> list[str]:
+        async with VectorReader(up.settings.qdrant) as reader:
+            found = await reader.search(vector=list(vector), limit=2, feed="story")
+            assert found[0].score > 0.7 > found[1].score
+            return [similar.image_id for similar in found]
+
+    assert asyncio.run(search())[0] == "bus"
+
+
+def test_publishing_the_same_ids_again_leaves_as_many_rows_and_points(
+    up: RunningUp, photos: Path
+) -> None:
+    names = ["bus.jpg", "zidane.jpg", "cat.png"]
+    again = [Publication(name, "again", path=photos / name) for name in names]
+    publish(up, again)
+    wait_for(up, "again", len(names))
+    before = up.rows("SELECT image_id, max(ingested_at) AS at FROM images WHERE feed = 'again' "
+                     "GROUP BY image_id ORDER BY image_id")  # fmt: skip
+    publish(up, again)
+
+    def all_written_again() -> bool:
+        now = up.rows("SELECT image_id, max(ingested_at) AS at FROM images WHERE feed = 'again' "
+                      "GROUP BY image_id ORDER BY image_id")  # fmt: skip
+        return all(new["at"] > old["at"] for new, old in zip(now, before, strict=True))
+
+    until("the second findings are written", all_written_again, 60)
+    (counted,) = up.rows("SELECT count() AS n FROM images WHERE feed = 'again'")
+    assert counted["n"] == len(names)
+    assert up.points("again") == len(names)
+
+
+def test_prometheus_reads_sensible_values(up: RunningUp, story: Story) -> None:
+    exposed = {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(up.get("/metrics").text)
+        for sample in family.samples
+    }
+
+    def total(name: str, **labels: str) -> float:
+        return sum(
+            value
+            for (found, given), value in exposed.items()
+            if found == name and labels.items() <= dict(given).items()
+        )
+
+    entered, good, dead = len(story.good) + len(story.dead), len(story.good), len(story.dead)
+    assert total("imagewire_frames_in_total", feed="story") == entered
+    assert total("imagewire_frames_out_total", feed="story") == good
+    assert total("imagewire_frames_failed_total", feed="story") == dead
+    assert total("imagewire_frames_failed_total", feed="story", stage="parse") == 3
+    assert total("imagewire_latency_seconds_count") >= good
+    assert total("imagewire_batch_size_sum") >= good
+    for stage in ("decode", "objects", "text", "embedding", "scores", "fingerprint"):
+        assert total("imagewire_stage_seconds_count", stage=stage) >= 1, stage
+    until("nothing lags", lambda: "imagewire_consumer_lag{" in up.get("/metrics").text, 10)
+    assert total("imagewire_consumer_lag") == 0
+    assert total("imagewire_model_info") >= 5
+    assert total("process_resident_memory_bytes") > 100e6
+
+
+def test_health_names_a_store_that_is_away_and_is_ok_again_when_it_is_back(
+    up: RunningUp, photos: Path
+) -> None:
+    until("the worker is well", lambda: up.health().get("status") == "ok", 30)
+    assert up.health()["models"].keys() >= {"objects", "text", "embedding", "scores"}
+    assert up.health()["policy"].startswith("default-")
+
+    store = up.child("clickhouse_front")
+    assert store is not None
+    store.kill()
+    publish(up, [Publication("while-away", "away", path=photos / "coffee.png")])
+    deadline = time.monotonic() + 60
+    while (health := up.health())["status"] != "degraded":
+        assert time.monotonic() < deadline, health
+        # It is started again each time, so it may come back before anything has to be written.
+        if (store := up.child("clickhouse_front")) is not None:
+            store.kill()
+            publish(up, [Publication("while-away", "away", path=photos / "coffee.png")])
+        time.sleep(0.05)
+    assert "clickhouse" in health["detail"]
+    assert up.get("/healthz").status_code == 200
+    # The verdict did not wait for the store.
+    assert any(
+        record.fields["image_id"] == "while-away" for record in up.records("images.verdicts")
+    )
+    until("the worker is well again", lambda: up.health().get("status") == "ok", 90)
+    wait_for(up, "away", 1)
+
+
+def test_a_worker_killed_in_mid_stream_loses_nothing_and_doubles_no_row(
+    up: RunningUp, photos: Path
+) -> None:
+    publications = []
+    for number in range(24):
+        content = io.BytesIO()
+        with Image.open(photos / "zidane.jpg") as photo:
+            photo.convert("RGB").resize((480 + number, 320)).save(content, "JPEG")
+        path = photos / f"stream-{number}.jpg"
+        path.write_bytes(content.getvalue())
+        publications.append(Publication(f"stream-{number}", "killed", path=path))
+    publish(up, publications)
+    until("some are done", lambda: up.rows("SELECT 1 FROM images WHERE feed = 'killed'"), 90)
+    worker = up.child("imagewire worker")
+    assert worker is not None
+    worker.kill()
+    until("another worker runs", lambda: up.child("imagewire worker") not in (None, worker), 30)
+    wait_for(up, "killed", len(publications))
+    rows = up.rows("SELECT image_id, count() AS n FROM images WHERE feed = 'killed' GROUP BY 1")
+    assert {row["image_id"] for row in rows} == {item.image_id for item in publications}
+    assert {row["n"] for row in rows} == {1}
+    assert up.points("killed") == len(publications)
+    assert not up.rows("SELECT * FROM failures WHERE feed = 'killed'")
+    verdicts = Counter(record.fields["image_id"] for record in up.records("images.verdicts"))
+    assert all(verdicts[item.image_id or ""] >= 1 for item in publications)
+
+
+def test_stopping_and_starting_keeps_everything_and_repeats_nothing(
+    up: RunningUp, story: Story
+) -> None:
+    until("everything is committed", lambda: up.health().get("in_flight") == 0, 30)
+    durable = "apache" in up.arguments
+    before = snapshot(up)
+    letters = sorted(map(repr, up.records("images.failed"))) if durable else []
+    assert up.stop() == 0
+    up.start()
+    until("the worker is well", lambda: up.health().get("status") == "ok", 30)
+    time.sleep(2)  # whatever would be repeated would be under way by now
+    after = snapshot(up)
+    assert after["rows"] == before["rows"]
+    assert after["points"] == before["points"]
+    if durable:
+        assert sorted(map(repr, up.records("images.failed"))) == letters
+        assert after["records"] == before["records"]
+        assert after["committed"] == before["committed"]
+        assert "imagewire_frames_in_total{" not in up.get("/metrics").text
+
+
+def snapshot(up: RunningUp) -> dict[str, object]:
+    return {
+        "rows": up.rows("SELECT image_id, feed, ingested_at FROM images ORDER BY 1, 2"),
+        "points": {feed: up.points(feed) for feed in ("story", "again")},
+        "records": {
+            topic: len(up.records(topic))
+            for topic in ("images", "images.verdicts", "images.findings")
+        },
+        "committed": up.committed(),
+    }
+
+
+def test_a_clean_stop_leaves_no_process(up: RunningUp) -> None:
+    assert up.process is not None
+    family = psutil.Process(up.process.pid).children(recursive=True)
+    assert len(family) >= 4
+    assert up.stop() == 0
+    gone, alive = psutil.wait_procs(family, timeout=5)
+    assert not alive, [process.cmdline() for process in alive]
+    assert len(gone) == len(family)
