@@ -18,7 +18,15 @@ from aiohttp.resolver import ThreadedResolver
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-_NAT64 = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("64:ff9b:1::/48"))
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+_GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
+"""All that IANA has given out; outside it lie unique local, link-local, the former site-local,
+IPv4-compatible and local NAT64 addresses, some of which `ipaddress` calls global."""
+_LOOK_PUBLIC = (
+    ipaddress.IPv4Network("192.0.0.0/24"),  # IETF protocols, and Oracle's metadata service
+    ipaddress.IPv4Network("192.88.99.0/24"),  # relays to IPv6, out of use (RFC 7526)
+    ipaddress.IPv4Network("168.63.129.16/32"),  # the host below an Azure machine
+)
 
 
 class ForbiddenAddressError(OSError):
@@ -47,6 +55,10 @@ class AddressRules:
             embedded = _embedded_ipv4(address)
             if embedded is not None:
                 return self.permits(embedded)
+            if address not in _GLOBAL_UNICAST:
+                return False
+        elif any(address in network for network in _LOOK_PUBLIC):
+            return False
         return address.is_global and not address.is_multicast
 
     def check_literal(self, host: str) -> None:
@@ -114,6 +126,6 @@ def _embedded_ipv4(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | No
         return address.sixtofour
     if address.teredo is not None:
         return address.teredo[1]
-    if any(address in network for network in _NAT64):
+    if address in _NAT64:
         return ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF)
     return None

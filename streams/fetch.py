@@ -10,19 +10,21 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import os
 import stat
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from types import TracebackType
 from typing import Any
-from urllib.parse import SplitResult, unquote, unquote_to_bytes, urlsplit
+from urllib.parse import unquote, unquote_to_bytes, urlsplit
 
 import stamina
+from aiohttp.abc import AbstractResolver
 
 from streams.addresses import AddressRules, CheckedResolver
 from streams.fetch_http import HttpFetcher
 from streams.fetch_object import ObjectFetcher
-from streams.fetched import FetchError
+from streams.fetched import FetchError, shown
 from streams.settings import FetchSettings
 
 
@@ -33,12 +35,13 @@ def _is_transient(error: Exception) -> bool:
 class Fetcher:
     """Fetches references; the caller bounds how many at a time. An async context manager."""
 
-    def __init__(self, settings: FetchSettings) -> None:
+    def __init__(self, settings: FetchSettings, resolver: AbstractResolver | None = None) -> None:
+        """`resolver` looks names up, the system's by default; its answers are checked."""
         self._settings = settings
         rules = AddressRules(settings.allow_networks)
-        self._http = HttpFetcher(settings, rules, CheckedResolver(rules))
+        self._http = HttpFetcher(settings, rules, CheckedResolver(rules, resolver))
         self._objects = ObjectFetcher(settings)
-        self._schemes: dict[str, Callable[[str, SplitResult], Coroutine[Any, Any, bytes]]] = {
+        self._schemes: dict[str, Callable[[str], Coroutine[Any, Any, bytes]]] = {
             "http": self._http.fetch,
             "https": self._http.fetch,
             "file": self._fetch_file,
@@ -68,52 +71,52 @@ class Fetcher:
                 `not-found`, `http-status`, `too-many-redirects`, `too-many-bytes`, `timeout`,
                 `unreachable`, `cut-off`, `empty`.
         """
-        try:
-            parts = urlsplit(uri)
-        except ValueError as error:
-            raise FetchError("bad-uri", f"'{uri[:200]}' is no URI: {error}") from error
-        scheme = parts.scheme.lower()
+        scheme = uri.partition(":")[0].lower()
         if scheme not in self._schemes or scheme not in self._settings.schemes:
             allowed = ", ".join(sorted(self._settings.schemes))
             raise FetchError(
-                "bad-uri", f"'{uri[:200]}' has no scheme that may be fetched; allowed: {allowed}"
+                "bad-uri", f"'{shown(uri)}' has no scheme that may be fetched; allowed: {allowed}"
             )
         try:
             async with asyncio.timeout(self._settings.timeout):
-                content = await self._fetch_with_retries(self._schemes[scheme], uri, parts)
+                content = await self._fetch_with_retries(self._schemes[scheme], uri)
         except TimeoutError as error:
             raise FetchError(
                 "timeout",
-                f"'{uri[:200]}' did not arrive within {self._settings.timeout:g} s (fetch.timeout)",
+                f"'{shown(uri)}' did not arrive within {self._settings.timeout:g} s "
+                "(fetch.timeout)",
             ) from error
         if not content:
-            raise FetchError("empty", f"'{uri[:200]}' holds 0 bytes")
+            raise FetchError("empty", f"'{shown(uri)}' holds 0 bytes")
         return content
 
     async def _fetch_with_retries(
         self,
-        fetch: Callable[[str, SplitResult], Coroutine[Any, Any, bytes]],
+        fetch: Callable[[str], Coroutine[Any, Any, bytes]],
         uri: str,
-        parts: SplitResult,
     ) -> bytes:
         async for attempt in stamina.retry_context(
             on=_is_transient, attempts=self._settings.attempts, timeout=None, wait_max=2.0
         ):
             with attempt:
-                return await fetch(uri, parts)
+                return await fetch(uri)
         raise AssertionError("stamina ends with a result or an error")
 
-    async def _fetch_file(self, uri: str, parts: SplitResult) -> bytes:
+    async def _fetch_file(self, uri: str) -> bytes:
+        try:
+            parts = urlsplit(uri)
+        except ValueError as error:
+            raise FetchError("bad-uri", f"'{shown(uri)}' is no file: URI") from error
         if parts.netloc not in ("", "localhost"):
             raise FetchError(
                 "bad-uri",
-                f"'{uri[:200]}' names the host '{parts.netloc}'; write file:///path, with three "
+                f"'{shown(uri)}' names the host '{parts.netloc}'; write file:///path, with three "
                 "slashes",
             )
         if not self._settings.file_roots:
             raise FetchError(
                 "forbidden",
-                f"'{uri[:200]}': file: references are off; name the folders that may be read in "
+                f"'{shown(uri)}': file: references are off; name the folders that may be read in "
                 "fetch.file_roots",
             )
         return await asyncio.to_thread(self._read_file, Path(unquote(parts.path)))
@@ -129,22 +132,28 @@ class Fetcher:
             raise FetchError(
                 "forbidden", f"the file {path} lies outside the folders in fetch.file_roots"
             )
+        limit = self._settings.max_bytes
         try:
-            with target.open("rb") as file:
-                # Only regular files: a pipe or a device would never end.
-                if not stat.S_ISREG(target.stat().st_mode):
+            # Without O_NONBLOCK opening a pipe waits for its writer, for ever if need be.
+            descriptor = os.open(target, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+            try:
+                status = os.fstat(descriptor)
+                if not stat.S_ISREG(status.st_mode):
                     raise FetchError("forbidden", f"{path} is no regular file")
-                content = file.read(self._settings.max_bytes + 1)
+                with os.fdopen(descriptor, "rb", closefd=False) as file:
+                    # One byte more than the limit shows that there is more.
+                    content = file.read(min(status.st_size, limit) + 1)
+            finally:
+                os.close(descriptor)
         except OSError as error:
             raise FetchError("not-found", f"the file {path} cannot be read: {error}") from error
-        if len(content) > self._settings.max_bytes:
+        if len(content) > limit:
             raise FetchError(
-                "too-many-bytes",
-                f"the file {path} has more than {self._settings.max_bytes} bytes (fetch.max_bytes)",
+                "too-many-bytes", f"the file {path} has more than {limit} bytes (fetch.max_bytes)"
             )
         return content
 
-    async def _fetch_data(self, uri: str, parts: SplitResult) -> bytes:
+    async def _fetch_data(self, uri: str) -> bytes:
         header, comma, body = uri.partition(",")
         if not comma:
             raise FetchError("bad-uri", "the data: reference has no comma before its data")

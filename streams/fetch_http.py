@@ -9,16 +9,17 @@ from __future__ import annotations
 import asyncio
 import ssl
 from http import HTTPStatus
-from urllib.parse import SplitResult, urljoin, urlsplit
 
 import aiohttp
+import yarl
 from aiohttp.abc import AbstractResolver
 
 from streams.addresses import AddressRules, ForbiddenAddressError
-from streams.fetched import FetchError
+from streams.fetched import FetchError, shown
 from streams.settings import FetchSettings
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_TRANSIENT = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS})
 _CHUNK = 64 * 1024
 
 
@@ -54,20 +55,20 @@ class HttpFetcher:
             await self._session.close()
             self._session = None
 
-    async def fetch(self, uri: str, parts: SplitResult) -> bytes:
+    async def fetch(self, uri: str) -> bytes:
         """The body behind `uri`. Raises `FetchError`; `TimeoutError` is left to the caller."""
         if self._session is None:
             raise RuntimeError("HttpFetcher.open() was not called")
+        url = self._parse(uri)
         for _ in range(self._settings.max_redirects + 1):
-            self._check(uri, parts)
+            self._check(url)
+            name = shown(str(url))
             try:
-                async with self._session.get(uri, allow_redirects=False) as response:
-                    if response.status not in _REDIRECTS:
-                        return await self._body(uri, response)
-                    location = response.headers.get("Location", "")
-            except FetchError:
-                raise
-            except TimeoutError:
+                async with self._session.get(url, allow_redirects=False) as response:
+                    location = response.headers.get("Location")
+                    if response.status not in _REDIRECTS or location is None:
+                        return await self._body(name, response)
+            except (FetchError, TimeoutError):
                 raise
             except ForbiddenAddressError as error:
                 raise FetchError("forbidden", str(error)) from error
@@ -75,60 +76,85 @@ class HttpFetcher:
                 if isinstance(error.os_error, ForbiddenAddressError):
                     raise FetchError("forbidden", str(error.os_error)) from error
                 raise FetchError(
-                    "unreachable", f"'{uri[:200]}' cannot be reached: {error}", transient=True
+                    "unreachable", f"'{name}' cannot be reached: {error}", transient=True
                 ) from error
             except aiohttp.ClientPayloadError as error:
                 raise FetchError(
-                    "cut-off", f"'{uri[:200]}' ended before its length: {error}", transient=True
+                    "cut-off", f"'{name}' ended before its length", transient=True
+                ) from error
+            except aiohttp.ClientResponseError as error:
+                # Its text holds the whole address.
+                raise FetchError(
+                    "unreachable", f"'{name}' speaks no HTTP: {error.message}", transient=True
                 ) from error
             except (aiohttp.ClientError, ssl.SSLError, OSError, ValueError) as error:
                 raise FetchError(
-                    "unreachable", f"'{uri[:200]}' cannot be fetched: {error}", transient=True
+                    "unreachable",
+                    f"'{name}' cannot be fetched ({type(error).__name__}): {error}",
+                    transient=True,
                 ) from error
-            uri = urljoin(uri, location)
-            parts = urlsplit(uri)
+            url = self._parse(location, url)
         raise FetchError(
             "too-many-redirects",
-            f"'{uri[:200]}' is behind more than {self._settings.max_redirects} redirects "
+            f"'{shown(uri)}' is behind more than {self._settings.max_redirects} redirects "
             "(fetch.max_redirects)",
         )
 
-    def _check(self, uri: str, parts: SplitResult) -> None:
-        if parts.scheme.lower() not in {"http", "https"} & self._settings.schemes:
-            raise FetchError("forbidden", f"a redirect leads to '{uri[:200]}', which is no http(s)")
+    @staticmethod
+    def _parse(uri: str, base: yarl.URL | None = None) -> yarl.URL:
+        """The address exactly as the client will use it: were another parser to check it, the two
+        could be made to see different hosts."""
         try:
-            port = parts.port
+            url = yarl.URL(uri)
+            url = url if base is None else base.join(url)
+            url.port  # noqa: B018 - is read lazily, and may be no number
         except ValueError as error:
-            raise FetchError("bad-uri", f"'{uri[:200]}' has a bad port: {error}") from error
-        host = parts.hostname
+            raise FetchError("bad-uri", f"'{shown(uri)}' is no address") from error
+        return url
+
+    def _check(self, url: yarl.URL) -> None:
+        name = shown(str(url))
+        if url.scheme not in {"http", "https"} & self._settings.schemes:
+            raise FetchError("forbidden", f"a redirect leads to '{name}', which is no http(s)")
+        host = url.raw_host
         if not host:
-            raise FetchError("bad-uri", f"'{uri[:200]}' names no host")
-        if parts.username is not None or parts.password is not None:
-            raise FetchError("forbidden", "the reference carries a user name or password")
-        if port is None:
-            port = 443 if parts.scheme.lower() == "https" else 80
-        if port not in self._settings.ports:
+            raise FetchError("bad-uri", f"'{name}' names no host")
+        if url.user is not None or url.password is not None:
+            raise FetchError("forbidden", f"'{name}' carries a user name or password")
+        if url.port not in self._settings.ports:
             ports = ", ".join(map(str, sorted(self._settings.ports)))
             raise FetchError(
-                "forbidden", f"'{uri[:200]}' names port {port}; fetch.ports allows {ports}"
+                "forbidden", f"'{name}' names port {url.port}; fetch.ports allows {ports}"
             )
         try:
             self._rules.check_literal(host)
         except ForbiddenAddressError as error:
             raise FetchError("forbidden", str(error)) from error
 
-    async def _body(self, uri: str, response: aiohttp.ClientResponse) -> bytes:
+    async def _body(self, name: str, response: aiohttp.ClientResponse) -> bytes:
         status = response.status
         if status in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE):
-            raise FetchError("not-found", f"'{uri[:200]}' answered {status}")
+            raise FetchError("not-found", f"'{name}' answered {status}")
         if status != HTTPStatus.OK:
-            transient = status == HTTPStatus.TOO_MANY_REQUESTS or status >= 500
-            raise FetchError("http-status", f"'{uri[:200]}' answered {status}", transient=transient)
+            raise FetchError(
+                "http-status",
+                f"'{name}' answered {status}",
+                transient=status in _TRANSIENT or status >= 500,
+            )
+        encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
+        if encoding not in ("", "identity"):
+            # It was told that only plain bytes are taken, and a small compressed body can be
+            # gigabytes of image.
+            raise FetchError(
+                "http-status",
+                f"'{name}' answers with Content-Encoding '{encoding[:40]}' although identity was "
+                "asked for; serve the image as it is",
+            )
         limit = self._settings.max_bytes
         if (response.content_length or 0) > limit:
             raise FetchError(
                 "too-many-bytes",
-                f"'{uri[:200]}' announces {response.content_length} bytes; at most {limit} "
+                f"'{name}' announces {response.content_length} bytes; at most {limit} "
                 "(fetch.max_bytes)",
             )
         content = bytearray()
@@ -136,8 +162,8 @@ class HttpFetcher:
             content += chunk
             if len(content) > limit:
                 raise FetchError(
-                    "too-many-bytes",
-                    f"'{uri[:200]}' sends more than {limit} bytes (fetch.max_bytes)",
+                    "too-many-bytes", f"'{name}' sends more than {limit} bytes (fetch.max_bytes)"
                 )
+            # A fast peer must not keep the loop to itself.
             await asyncio.sleep(0)
         return bytes(content)

@@ -7,13 +7,13 @@ retries transient errors itself.
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import SplitResult, unquote
+from urllib.parse import unquote, urlsplit
 
 import obstore
 import obstore.exceptions
 import obstore.store
 
-from streams.fetched import FetchError
+from streams.fetched import FetchError, shown
 from streams.settings import FetchSettings
 
 
@@ -25,18 +25,19 @@ class ObjectFetcher:
         self._allowed = frozenset(bucket.rstrip("/") for bucket in settings.buckets)
         self._stores: dict[str, Any] = {}
 
-    async def fetch(self, uri: str, parts: SplitResult) -> bytes:
+    async def fetch(self, uri: str) -> bytes:
         """The object that `uri` names. Raises `FetchError`."""
+        parts = urlsplit(uri)
         bucket = f"{parts.scheme.lower()}://{parts.netloc}"
         if bucket not in self._allowed:
             raise FetchError(
                 "forbidden",
-                f"'{uri[:200]}' is in a bucket that may not be read; add '{bucket}' to "
-                "fetch.buckets",
+                f"'{shown(uri)}' is in a bucket that may not be read; add "
+                f"'{shown(bucket)}' to fetch.buckets",
             )
         key = unquote(parts.path.lstrip("/"))
         if not key:
-            raise FetchError("bad-uri", f"'{uri[:200]}' names a bucket but no object")
+            raise FetchError("bad-uri", f"'{shown(uri)}' names a bucket but no object")
         try:
             if bucket not in self._stores:
                 self._stores[bucket] = obstore.store.from_url(bucket)
@@ -44,18 +45,18 @@ class ObjectFetcher:
             if result.meta["size"] > self._settings.max_bytes:
                 raise FetchError(
                     "too-many-bytes",
-                    f"'{uri[:200]}' has {result.meta['size']} bytes; at most "
+                    f"'{shown(uri)}' has {result.meta['size']} bytes; at most "
                     f"{self._settings.max_bytes} (fetch.max_bytes)",
                 )
             return bytes(await result.bytes_async())
         except (FileNotFoundError, obstore.exceptions.NotFoundError) as error:
-            raise FetchError("not-found", f"'{uri[:200]}' is not there: {error}") from error
+            raise FetchError("not-found", f"'{shown(uri)}' is not there: {error}") from error
         except (
             obstore.exceptions.PermissionDeniedError,
             obstore.exceptions.UnauthenticatedError,
         ) as error:
-            raise FetchError("forbidden", f"'{uri[:200]}' may not be read: {error}") from error
+            raise FetchError("forbidden", f"'{shown(uri)}' may not be read: {error}") from error
         except (obstore.exceptions.BaseError, OSError) as error:
             raise FetchError(
-                "unreachable", f"'{uri[:200]}' cannot be fetched: {error}", transient=True
+                "unreachable", f"'{shown(uri)}' cannot be fetched: {error}", transient=True
             ) from error
