@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from torch.utils.dlpack import from_dlpack
 
-from operators.decode_cpu import CpuDecoder
 from operators.decoder import DecodeLimits, Decoder, Encoded
 
 log = logging.getLogger(__name__)
@@ -36,27 +35,34 @@ def dali_is_installed() -> bool:
 
 
 class DaliDecoder(Decoder):
-    """Decodes ordinary JPEGs with a DALI pipeline and everything else with a `CpuDecoder`.
+    """Decodes ordinary JPEGs with a DALI pipeline and everything else with another decoder.
 
     On a CUDA device the pipeline is DALI's `mixed` one; on the CPU it runs without a GPU, which is
     slower than OpenCV and is there for tests.
     """
 
     def __init__(
-        self, device: torch.device, limits: DecodeLimits, threads: int | None = None
+        self,
+        device: torch.device,
+        limits: DecodeLimits,
+        others: Decoder,
+        threads: int | None = None,
     ) -> None:
         """Build the pipeline.
+
+        Args:
+            others: decodes what is no ordinary JPEG and what DALI refuses; closed with this one.
 
         Raises:
             ImportError: DALI is not installed.
         """
         super().__init__(device, limits, threads)
-        self._others = CpuDecoder(device, limits, threads)
+        self._others = others
         self._pipeline = self._build()
 
     def decode_screened(self, images: Sequence[Encoded]) -> None:
-        jpegs = [image for image in images if image.header.plain]
-        others = [image for image in images if not image.header.plain]
+        jpegs = [image for image in images if _is_ordinary(image)]
+        others = [image for image in images if not _is_ordinary(image)]
         for start in range(0, len(jpegs), MAX_BATCH):
             batch = jpegs[start : start + MAX_BATCH]
             try:
@@ -118,6 +124,10 @@ class DaliDecoder(Decoder):
             )
             for i, image in enumerate(batch)
         ]
+
+
+def _is_ordinary(image: Encoded) -> bool:
+    return image.header.plain and not image.header.truncated
 
 
 def _upright(pixels: torch.Tensor, orientation: int) -> torch.Tensor:

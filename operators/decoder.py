@@ -10,46 +10,18 @@ from __future__ import annotations
 import hashlib
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
 
+from operators.decode_limits import DecodeLimits
 from operators.findings import Fingerprint, ImageInfo
 from operators.frame import Frame, Stage
 from operators.image_header import ImageHeader, Undecodable, read_header
 
-
-@dataclass(frozen=True)
-class DecodeLimits:
-    """What is refused before decoding.
-
-    Attributes:
-        max_bytes: size of the encoded image. 32 MiB is more than a 50-megapixel camera JPEG.
-        max_pixels: width times height. 80 megapixels take 240 MB as RGB, and each decoding
-            thread may hold one.
-        max_side: the longer side in pixels; guards against strips that no model can use.
-    """
-
-    max_bytes: int = 32 * 1024 * 1024
-    max_pixels: int = 80_000_000
-    max_side: int = 30_000
-
-    def check_size(self, width: int, height: int) -> None:
-        """Raise `Undecodable` if a picture of this size is too large."""
-        if max(width, height) > self.max_side:
-            raise Undecodable(
-                "too-large-side",
-                f"the picture is {width} x {height}; the longest side allowed is {self.max_side} "
-                "pixels (max_side)",
-            )
-        if width * height > self.max_pixels:
-            raise Undecodable(
-                "too-many-pixels",
-                f"the picture is {width} x {height}, which is more than {self.max_pixels} pixels "
-                "(max_pixels)",
-            )
+__all__ = ["DecodeLimits", "Decoder", "Encoded"]
 
 
 @dataclass(slots=True)
@@ -63,10 +35,12 @@ class Encoded:
     def fail(self, problem: Undecodable) -> None:
         self.frame.fail(Stage.DECODE, problem.reason, problem.detail)
 
-    def finish(self, pixels: torch.Tensor) -> None:
+    def finish(self, pixels: torch.Tensor, truncated: bool = False) -> None:
         """Hand the frame its pixels, uint8 (height, width, 3), and release the encoded bytes."""
         height, width = int(pixels.shape[0]), int(pixels.shape[1])
-        self.frame.findings.image = ImageInfo(width, height, self.header.format, len(self.content))
+        self.frame.findings.image = ImageInfo(
+            width, height, self.header.format, len(self.content), truncated
+        )
         self.frame.pixels = pixels
         self.frame.content = None
 
@@ -94,12 +68,31 @@ class Decoder(ABC):
         The fingerprint's `content_id` is set even when decoding fails, so that a dead letter can be
         traced to the bytes. Never raises for a bad image.
         """
+        for _ in self.decode_parts(frames):
+            pass
+
+    def decode_parts(self, frames: Sequence[Frame]) -> Iterator[list[Frame]]:
+        """Decode as `decode` does, in parts that each stay within `limits.max_memory`.
+
+        What the caller does with one part, it does before the next is decoded: one who lets go of
+        pixels, or waits until there is room for more, bounds the memory of any batch.
+
+        Yields:
+            The frames that are done with: first those refused by the screening and those that had
+            failed before, if there are any, then each part. Together they are `frames`.
+        """
         waiting = [frame for frame in frames if not frame.failed]
         screened = [item for item in self.pool.map(self._screen, waiting) if item is not None]
-        self.decode_screened(screened)
         for frame in waiting:
             if frame.failed:
                 frame.content = None
+        if len(screened) < len(frames):
+            yield [frame for frame in frames if frame.failed]
+        for part in self._parts(screened):
+            self.decode_screened(part)
+            for image in part:
+                image.frame.content = None
+            yield [image.frame for image in part]
 
     @abstractmethod
     def decode_screened(self, images: Sequence[Encoded]) -> None:
@@ -108,6 +101,19 @@ class Decoder(ABC):
     def close(self) -> None:
         """End the threads. Decoding is not possible afterwards."""
         self.pool.shutdown(wait=True, cancel_futures=True)
+
+    def _parts(self, images: Sequence[Encoded]) -> Iterator[list[Encoded]]:
+        part: list[Encoded] = []
+        memory = 0
+        for image in images:
+            needed = self.limits.memory(image.header)
+            if part and memory + needed > self.limits.max_memory:
+                yield part
+                part, memory = [], 0
+            part.append(image)
+            memory += needed
+        if part:
+            yield part
 
     def _screen(self, frame: Frame) -> Encoded | None:
         content = frame.content if frame.content is not None else b""
@@ -122,8 +128,8 @@ class Decoder(ABC):
                     f"the image has {len(content)} bytes, and {self.limits.max_bytes} are allowed "
                     "(max_bytes)",
                 )
-            header = read_header(content)
-            self.limits.check_size(header.width, header.height)
+            header = read_header(content, self.limits.max_frames)
+            self.limits.check(header)
         except Undecodable as problem:
             frame.fail(Stage.DECODE, problem.reason, problem.detail)
             return None

@@ -55,14 +55,16 @@ class Fingerprint(msgspec.Struct, frozen=True):
     pdq_quality: int = 0
 
 
-class ImageInfo(msgspec.Struct, frozen=True):
+class ImageInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     """The upright picture's size in pixels, the container format (`jpeg`, `png`, …) as recognised
-    from the content, and the size of the encoded bytes."""
+    from the content, and the size of the encoded bytes. `truncated`: the end of the file was
+    missing, and what it would have shown is grey (`decode.truncated = "tolerate"`)."""
 
     width: int
     height: int
     format: str
     bytes: int
+    truncated: bool = False
 
 
 class RuleHit(msgspec.Struct, frozen=True):

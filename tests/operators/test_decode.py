@@ -28,13 +28,16 @@ needs_dali = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(scope="module", params=["cpu", pytest.param("dali", marks=needs_dali)])
+@pytest.fixture(
+    scope="module", params=["process", "thread", pytest.param("dali", marks=needs_dali)]
+)
 def decoder(request: pytest.FixtureRequest) -> Iterator[Decoder]:
     made: Decoder
     if request.param == "dali":
-        made = DaliDecoder(CPU.torch_device, DecodeLimits(), threads=2)
+        others = make_decoder(CPU, DecodeLimits(), threads=2)
+        made = DaliDecoder(CPU.torch_device, DecodeLimits(), others, threads=2)
     else:
-        made = make_decoder(CPU, DecodeLimits(), threads=2)
+        made = make_decoder(CPU, DecodeLimits(), threads=2, isolation=request.param)
     yield made
     made.close()
 
@@ -372,7 +375,8 @@ def test_a_batch_that_dali_refuses_is_decoded_one_by_one(photo: Image.Image) -> 
     good = encode(photo, "jpeg", quality=95)
     table = good.index(b"\xff\xdb")
     broken = good[:table] + b"\xff\xdb\x00\x03\x09" + good[table:]
-    decoder = DaliDecoder(CPU.torch_device, DecodeLimits(), threads=1)
+    others = make_decoder(CPU, DecodeLimits(), threads=1)
+    decoder = DaliDecoder(CPU.torch_device, DecodeLimits(), others, threads=1)
     for _ in range(2):
         frames = decode(decoder, good, broken, good)
         assert difference(pixels(frames[0]), photo) < 4
