@@ -8,7 +8,6 @@ from imagewire.settings import ConfigurationError, Settings
 from models.catalog import load_catalog
 from models.device import choose_device
 from operators.decode import make_decoder
-from operators.decoder import DecodeLimits
 from operators.embedding import EmbeddingOperator
 from operators.findings import Embedding
 from operators.frame import Frame, Origin
@@ -43,12 +42,9 @@ def embedding_of_photo(path: Path, settings: Settings) -> Embedding:
     )
     # One photo: the CPU decodes it sooner than a device pipeline starts.
     device = choose_device("cpu", settings.models.precision)
-    limits = DecodeLimits(
-        max_bytes=settings.fetch.max_bytes,
-        max_pixels=settings.decode.max_pixels,
-        max_side=settings.decode.max_side,
-    )
-    decoder = make_decoder(device, limits, threads=1)
+    limits = settings.decode.limits(settings.fetch.max_bytes)
+    # And it is the user's own, so there is nothing to contain.
+    decoder = make_decoder(device, limits, threads=1, isolation="thread")
     operator = EmbeddingOperator(options, device, load_catalog(settings.models.catalogs))
     try:
         decoder.decode([frame])

@@ -28,6 +28,7 @@ from pydantic_settings import (
 
 from imagewire.settings_mistakes import Mistakes, NotJsonError
 from models.precision import Precision
+from operators.decode_limits import DecodeLimits, Isolation
 from sinks.clickhouse.settings import ClickHouseSettings
 from sinks.kafka.settings import KafkaSettings
 from sinks.qdrant.settings import QdrantSettings
@@ -47,15 +48,52 @@ class ConfigurationError(Exception):
 
 
 class DecodeSettings(Section):
-    """What an image may be at most before it is decoded. Checked from its header."""
+    """What an image may be at most, checked from its header before it is decoded, and how it is
+    decoded. docs/decoding.md says more."""
 
     max_pixels: int = Field(
         80_000_000, ge=1, description="Largest width times height; a decoded pixel takes 3 bytes."
     )
     max_side: int = Field(30_000, ge=1, description="Largest width or height in pixels.")
+    max_frames: int = Field(
+        1000,
+        ge=1,
+        description="Most pictures in one file, such as an animation; only the first is decoded.",
+    )
+    max_memory: int = Field(
+        1024 * MEBIBYTE,
+        ge=1,
+        description="Bytes that the images being decoded at once may take together. An image that "
+        "needs more, up to 32 times max_pixels, is decoded alone.",
+    )
+    timeout: float = Field(
+        10.0, gt=0, le=3600, description="Seconds that decoding one image may take."
+    )
+    truncated: Literal["reject", "tolerate"] = Field(
+        "reject",
+        description="Files whose end is missing: 'reject' them, or 'tolerate' them with the rest "
+        "of the picture grey, which their findings say.",
+    )
+    isolation: Isolation = Field(
+        "process",
+        description="Where images are decoded: 'process' contains crashes, endless loops and "
+        "floods of memory in child processes; 'thread' does not.",
+    )
     threads: int | None = Field(
         None, ge=1, le=256, description="Decoder threads; as many as CPU cores when not set."
     )
+
+    def limits(self, max_bytes: int) -> DecodeLimits:
+        """These limits and the one on encoded bytes, which is among the settings of fetching."""
+        return DecodeLimits(
+            max_bytes=max_bytes,
+            max_pixels=self.max_pixels,
+            max_side=self.max_side,
+            max_frames=self.max_frames,
+            max_memory=self.max_memory,
+            timeout=self.timeout,
+            truncated=self.truncated,
+        )
 
 
 class ModelSettings(Section):

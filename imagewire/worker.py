@@ -26,7 +26,7 @@ from imagewire.settings import ConfigurationError, Settings
 from models.catalog import load_catalog
 from models.device import choose_device
 from operators.chain import OperatorChain
-from operators.decode import DecodeLimits, make_decoder
+from operators.decode import make_decoder
 from operators.embedding import EmbeddingOperator
 from operators.frame import Lane, Origin
 from operators.policy import Policy
@@ -118,12 +118,10 @@ class Worker:
             if not await self._unless_stopped(self._open_stores(sinks, stack)):
                 return
             fetcher = await stack.enter_async_context(Fetcher(settings.fetch))
-            limits = DecodeLimits(
-                max_bytes=settings.fetch.max_bytes,
-                max_pixels=settings.decode.max_pixels,
-                max_side=settings.decode.max_side,
+            limits = settings.decode.limits(settings.fetch.max_bytes)
+            decoder = make_decoder(
+                self._device, limits, settings.decode.threads, settings.decode.isolation
             )
-            decoder = make_decoder(self._device, limits, settings.decode.threads)
             stack.callback(decoder.close)
             self._pipeline = Pipeline(
                 fetcher=fetcher,

@@ -7,17 +7,15 @@ On a processor OpenCV decodes about three times as many JPEGs a second as DALI d
 from __future__ import annotations
 
 import logging
-from typing import Literal
 
 from models.device import Device
 from operators.decode_contained import ContainedDecoder, containment_is_possible
 from operators.decode_cpu import CpuDecoder
 from operators.decode_dali import DaliDecoder, dali_is_installed
+from operators.decode_limits import Isolation
 from operators.decoder import DecodeLimits, Decoder
 
 __all__ = ["DecodeLimits", "Decoder", "Isolation", "make_decoder"]
-
-Isolation = Literal["process", "thread"]
 
 log = logging.getLogger(__name__)
 

@@ -15,12 +15,15 @@ from operators.image_header import MAX_FRAMES
 
 MEBIBYTE = 1024 * 1024
 
+Isolation = Literal["process", "thread"]
+"""Where images are decoded."""
+
 _PLAIN_JPEG_BYTES = 16
 """Bytes a pixel of an ordinary JPEG: 3 decoded, 6 of coefficients if it is progressive, 3 in shared
 memory, 3 in the frame; rounded up."""
 _OTHER_BYTES = 32
-"""Bytes a pixel of anything else: Pillow's picture (4), its conversion with transparency (4), the white
-below it (4), the result three times (9), and what the codecs hold: up to 8 in WebP and AVIF."""
+"""Bytes a pixel of anything else: Pillow's picture (4), its conversion with transparency (4), the
+white below it (4), the result three times (9), and what codecs hold: up to 8 in WebP and AVIF."""
 
 
 @dataclass(frozen=True)
