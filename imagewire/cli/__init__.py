@@ -19,8 +19,6 @@ from imagewire.cli.outcome import (
     EXIT_INTERRUPTED,
     EXIT_UNREACHABLE,
     EXIT_USAGE,
-    CommandError,
-    UsageError,
 )
 from imagewire.cli.terminal import print_error
 
@@ -75,26 +73,42 @@ def _forget_standard_output() -> None:
     os.close(nowhere)
 
 
+_WRONG_SETTINGS = (
+    ("imagewire.settings", "ConfigurationError"),
+    ("imagewire.cli.outcome", "UsageError"),
+    ("models.errors", "ModelError"),
+    ("operators.operator", "OperatorError"),
+    ("operators.policy", "PolicyError"),
+)
+_UNREACHABLE = (("sinks.sink", "TransientSinkError"),)
+_FAILED = (
+    ("imagewire.cli.outcome", "CommandError"),
+    ("imagewire.embedded.errors", "EmbeddedError"),
+    ("sinks.clickhouse.reader", "QueryError"),
+    ("sinks.sink", "PermanentSinkError"),
+)
+
+
 def _explain(error: Exception) -> int:
     """Errors with a message for people are printed as one; anything else is a defect and keeps its
     traceback."""
-    from imagewire.embedded.errors import EmbeddedError
-    from imagewire.settings import ConfigurationError
-    from models.errors import ModelError
-    from operators.operator import OperatorError
-    from operators.policy import PolicyError
-    from sinks.clickhouse.reader import QueryError
-    from sinks.sink import PermanentSinkError, TransientSinkError
+    if _is_one_of(error, _WRONG_SETTINGS):
+        code = EXIT_USAGE
+    elif _is_one_of(error, _UNREACHABLE) or getattr(error, "transient", False):
+        code = EXIT_UNREACHABLE
+    elif _is_one_of(error, _FAILED):
+        code = EXIT_FAILED
+    else:
+        raise error
+    print_error(str(error))
+    return code
 
-    if isinstance(
-        error, ConfigurationError | ModelError | OperatorError | PolicyError | UsageError
-    ):
-        print_error(str(error))
-        return EXIT_USAGE
-    if isinstance(error, TransientSinkError) or (isinstance(error, QueryError) and error.transient):
-        print_error(str(error))
-        return EXIT_UNREACHABLE
-    if isinstance(error, PermanentSinkError | QueryError | EmbeddedError | CommandError):
-        print_error(str(error))
-        return EXIT_FAILED
-    raise error
+
+def _is_one_of(error: Exception, kinds: tuple[tuple[str, str], ...]) -> bool:
+    """Looks only among modules that are loaded: an error of a module that is not cannot be here,
+    and some would bring torch along."""
+    return any(
+        isinstance(error, getattr(sys.modules[module], name))
+        for module, name in kinds
+        if module in sys.modules
+    )

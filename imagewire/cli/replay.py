@@ -34,18 +34,17 @@ def replay(
     Each goes back to the topic that it came from, with its key, value and headers. What is found
     then takes the place of the failure. Options that are given several times mean any of theirs.
 
-    Parameters
-    ----------
-    stage: only those that failed here: parse, fetch, decode, an operator's name, policy or sink.
-    reason: only those that failed for this reason, such as http-status.
-    since: only those that failed since: 30m, 2h, 7d (ago), or a time such as 2026-01-31T12:00:00Z.
-    id: only these images.
-    feed: only these feeds.
-    limit: at most so many, the oldest first.
-    dry_run: show what would be published, and publish nothing.
-    json: print one JSON object for each letter instead of a table.
-    data: data directory of the running stack.
-    config: settings file that names the Kafka and ClickHouse to use.
+    Args:
+        stage: Only those that failed here: parse, fetch, decode, an operator, policy or sink.
+        reason: Only those that failed for this reason, such as http-status.
+        since: Only those that failed since: 30m, 2h, 7d (ago) or 2026-01-31T12:00:00Z.
+        id: Only these images.
+        feed: Only these feeds.
+        limit: At most so many, the oldest first.
+        dry_run: Show what would be published, and publish nothing.
+        json: Print one JSON object for each letter instead of a table.
+        data: Data directory of the running stack.
+        config: Settings file that names the Kafka and ClickHouse to use.
     """
     from imagewire.cli.outcome import EXIT_FAILED, CommandError
     from imagewire.cli.terminal import console, print_json, print_note
