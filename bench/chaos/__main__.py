@@ -87,7 +87,8 @@ def main() -> int:
     names = arguments.only.split(",") if arguments.only else known
     if unknown := [name for name in names if name not in known]:
         parser.error(f"there is no {', '.join(unknown)}; there are {', '.join(known)}")
-    console = Console()
+    # Not a terminal: wide enough for the table, whatever reads it.
+    console = Console(width=None if sys.stdout.isatty() else 170, soft_wrap=False)
     directory = arguments.keep or Path(tempfile.mkdtemp(prefix="imagewire-chaos-"))
     try:
         rows = asyncio.run(run(names, arguments.kills, directory, console))

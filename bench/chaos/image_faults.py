@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 
 from bench.chaos import memory, pictures
 from bench.chaos.producer import Load, Publication, inline
@@ -41,7 +40,7 @@ async def _run(stage: Stage, fault: str, count: int, *, spoiled: bool) -> Row:
     return row
 
 
-def _publications(feed: str, count: int, spoiled: bool) -> Sequence[Publication]:
+def _publications(feed: str, count: int, spoiled: bool) -> list[Publication]:
     bomb = pictures.bomb()
     found = []
     for number in range(count):

@@ -1,6 +1,6 @@
 """Web servers that references lead to: one that serves pictures, one that means harm.
 
-They listen on 127.0.0.2, which the workers of bench.chaos may fetch from; 127.0.0.1, where the
+They listen on 127.0.0.2 and above, which the workers of bench.chaos may fetch from; 127.0.0.1, where the
 stack itself listens, stays forbidden, and a canary there counts who came nevertheless. (Linux
 answers on all of 127.0.0.0/8.)
 """
@@ -18,15 +18,18 @@ from bench.chaos import pictures
 from imagewire.embedded.ports import LOOPBACK, free_port
 
 HOST = "127.0.0.2"
-HOSTILE_HOST = "127.0.0.3"
-"""Another host, so that the bound on connections to one host is not shared with the pictures."""
+TRICKS = ("slow", "silent", "endless", "redirect", "circle", "half")
+_HOSTILE_HOSTS = {trick: f"127.0.0.{10 + number}" for number, trick in enumerate(TRICKS)}
+# A host for each trick: the few connections that one host may have are not shared.
+HOSTS = (HOST, *_HOSTILE_HOSTS.values())
+"""Every host that workers must be allowed to fetch from."""
 
 
 class ReferenceServers:
     """An async context manager.
 
     Attributes:
-        port: of both hosts.
+        port: of every host.
         canary_port: on 127.0.0.1, where redirects point.
         canary_visits: connections that reached it.
     """
@@ -44,7 +47,7 @@ class ReferenceServers:
 
     def hostile(self, trick: str, number: int) -> str:
         """The address behind which `trick` waits."""
-        return f"http://{HOSTILE_HOST}:{self.port}/{trick}/{number}"
+        return f"http://{_HOSTILE_HOSTS[trick]}:{self.port}/{trick}/{number}"
 
     async def __aenter__(self) -> Self:
         app = web.Application()
@@ -57,7 +60,7 @@ class ReferenceServers:
         app.router.add_get("/half/{number}", self._half)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await self._runner.setup()
-        for host in (HOST, HOSTILE_HOST):
+        for host in HOSTS:
             await web.TCPSite(self._runner, host, self.port).start()
         self._canary = await asyncio.start_server(self._visit, LOOPBACK, self.canary_port)
         return self

@@ -22,7 +22,7 @@ from bench.chaos.account import Account, settle
 from bench.chaos.producer import Images, Load, Producer, SteadyLoad
 from bench.chaos.proxied_kafka import ProxiedKafka
 from bench.chaos.proxy import FaultyProxy
-from bench.chaos.reference_server import HOST, HOSTILE_HOST, ReferenceServers
+from bench.chaos.reference_server import HOSTS, ReferenceServers
 from bench.chaos.report import Row
 from imagewire.connection import pointed_at
 from imagewire.embedded.ports import LOOPBACK, free_port
@@ -116,7 +116,7 @@ class Stage:
         return worker
 
     def _worker_environment(self) -> dict[str, str]:
-        networks = [f"{HOST}/32", f"{HOSTILE_HOST}/32"]
+        networks = [f"{host}/32" for host in HOSTS]
         return {
             "IMAGEWIRE_KAFKA__BOOTSTRAP_SERVERS": f"{LOOPBACK}:{self.kafka_proxy.port}",
             "IMAGEWIRE_CLICKHOUSE__PORT": str(self.clickhouse_proxy.port),
