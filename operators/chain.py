@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import torch
 
@@ -21,6 +22,22 @@ _logger = logging.getLogger(__name__)
 
 Observe = Callable[[str, int, float], None]
 """Told after each stage: its name, how many frames it got, how many seconds it took."""
+
+
+@dataclass(slots=True)
+class OutOfMemory:
+    """What a batch taught about the device's memory.
+
+    Attributes:
+        times: how often an operator ran out of it.
+        batch_sizes: sizes that did not fit although both halves did. Empty if nothing but images
+            that are too large by themselves was in the way: smaller batches would not help them.
+        images: how many images were too large by themselves.
+    """
+
+    times: int = 0
+    batch_sizes: list[int] = field(default_factory=list)
+    images: int = 0
 
 
 class DeviceLostError(OperatorError):
@@ -43,6 +60,7 @@ class OperatorChain:
         self.policy = policy
         self._observe = observe
         self._versions: dict[str, dict[str, str]] = {}
+        self._out_of_memory = OutOfMemory()
 
     def setup(self) -> None:
         """Load every operator's models. What was loaded is released again if one cannot start.
@@ -58,16 +76,20 @@ class OperatorChain:
             self.close()
             raise
 
-    def process(self, frames: Sequence[Frame]) -> None:
+    def process(self, frames: Sequence[Frame]) -> OutOfMemory | None:
         """Fill the findings of every frame that has not failed, verdict included.
 
         A frame that an operator cannot analyse fails with the operator's name as its stage and
         `operator-error`, `out-of-memory` or the operator's own reason. Frames that had failed
         before are left as they are. Afterwards no frame holds its pixels any more.
 
+        Returns:
+            What did not fit into memory; `None` if all did.
+
         Raises:
             DeviceLostError: the accelerator cannot be used any more; no frame has been blamed.
         """
+        self._out_of_memory = OutOfMemory()
         for operator in self.operators:
             living = [frame for frame in frames if not frame.failed]
             if not living:
@@ -80,6 +102,7 @@ class OperatorChain:
         for frame in frames:
             frame.pixels = None
         self._decide([frame for frame in frames if not frame.failed])
+        return self._out_of_memory if self._out_of_memory.times else None
 
     def model_versions(self) -> dict[str, str]:
         """Role to `name@version` for every model that the operators use, once they are set up."""
@@ -97,6 +120,7 @@ class OperatorChain:
         try:
             operator.process(frames)
         except (torch.cuda.OutOfMemoryError, MemoryError) as error:
+            self._out_of_memory.times += 1
             self._halve(operator, frames, error, "out-of-memory")
         except torch.AcceleratorError as error:
             # Such errors (an illegal address, a device-side assertion) leave the CUDA context
@@ -127,9 +151,16 @@ class OperatorChain:
             if reason == "out-of-memory" and operator.device.is_cuda:
                 torch.cuda.empty_cache()
             middle = len(frames) // 2
+            learned = self._out_of_memory
+            before = (len(learned.batch_sizes), learned.images)
             self._run(operator, frames[:middle])
             self._run(operator, frames[middle:])
+            fitted = before == (len(learned.batch_sizes), learned.images)
+            if reason == "out-of-memory" and fitted:
+                learned.batch_sizes.append(len(frames))
             return
+        if reason == "out-of-memory":
+            self._out_of_memory.images += len(frames)
         for frame in frames:
             _logger.warning(
                 "operator '%s' failed on image %s", operator.name, frame.image_id, exc_info=error

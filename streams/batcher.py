@@ -13,7 +13,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from operators.frame import Frame, Lane
 
@@ -59,6 +59,11 @@ class BatchQueue:
         self._predict = predict
         self._lanes: dict[Lane, deque[_Waiting]] = {Lane.LIVE: deque(), Lane.BULK: deque()}
         self._lane_bytes = dict.fromkeys(self._lanes, 0)
+
+    def limit_to(self, max_batch: int) -> None:
+        """From now on a batch holds at most `max_batch` frames."""
+        if max_batch != self._limits.max_batch:
+            self._limits = replace(self._limits, max_batch=max_batch)
 
     def add(self, frame: Frame) -> None:
         size = self._size_of(frame)
@@ -146,6 +151,10 @@ class MicroBatcher:
 
     def __len__(self) -> int:
         return len(self._queue)
+
+    def limit_to(self, max_batch: int) -> None:
+        """From now on a batch holds at most `max_batch` frames."""
+        self._queue.limit_to(max_batch)
 
     async def put(self, frame: Frame) -> None:
         """Add a frame, waiting for room."""

@@ -56,6 +56,17 @@ class Metrics:
             buckets=(1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 128, 256),
             registry=self.registry,
         )
+        self.batch_limit = Gauge(
+            "imagewire_batch_limit",
+            "Most frames in a batch at the moment: fewer than configured after the device ran out "
+            "of memory",
+            registry=self.registry,
+        )
+        self.out_of_memory = Counter(
+            "imagewire_out_of_memory_total",
+            "Batches, and parts of batches, that did not fit into memory",
+            registry=self.registry,
+        )
         self.batch_wait = Histogram(
             "imagewire_batch_wait_seconds",
             "Age of a batch's oldest frame when the device took it, from its arrival",

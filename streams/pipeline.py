@@ -15,9 +15,10 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
-from operators.chain import DeviceLostError
+from operators.chain import DeviceLostError, OutOfMemory
 from operators.frame import Frame, Lane, Stage
 from sinks.sink import Sink
+from streams.batch_limit import BatchLimit
 from streams.batcher import BatchLimits, MicroBatcher
 from streams.delivery import Delivery
 from streams.fetched import FetchError, shown
@@ -46,7 +47,7 @@ class DecodesFrames(Protocol):
 class ProcessesFrames(Protocol):
     """What fills `frame.findings`; see `operators.chain.OperatorChain`."""
 
-    def process(self, frames: Sequence[Frame]) -> None: ...
+    def process(self, frames: Sequence[Frame]) -> OutOfMemory | None: ...
 
 
 class Pipeline:
@@ -95,6 +96,8 @@ class Pipeline:
             max_bytes=stream.max_in_flight_bytes,
         )
         # Two batches: one on its way to the device, one being decoded behind it.
+        self._batch_limit = BatchLimit(batch.max_batch)
+        metrics.batch_limit.set(batch.max_batch)
         self._to_device = MicroBatcher(
             BatchLimits(
                 max_batch=batch.max_batch,
@@ -276,6 +279,9 @@ class Pipeline:
     async def _process_batches(self, thread: ThreadPoolExecutor) -> None:
         loop = asyncio.get_running_loop()
         while True:
+            limit = self._batch_limit.current()
+            self._to_device.limit_to(limit)
+            self._metrics.batch_limit.set(limit)
             frames = self._still_ours(await self._to_device.take())
             self._measure("device", self._to_device)
             if not frames:
@@ -284,7 +290,9 @@ class Pipeline:
             self._metrics.batch_wait.observe(time.monotonic() - oldest)
             self._metrics.batch_size.observe(len(frames))
             started = time.perf_counter()
-            await loop.run_in_executor(thread, self._process, frames)
+            shortage = await loop.run_in_executor(thread, self._process, frames)
+            if shortage is not None:
+                self._learn_from(shortage)
             seconds = time.perf_counter() - started
             self._service_time.observe(len(frames), seconds)
             self._metrics.stage_seconds.labels("operators").observe(seconds)
@@ -292,9 +300,21 @@ class Pipeline:
                 frame.pixels = None
             self._delivery.deliver(frames)
 
-    def _process(self, frames: Sequence[Frame]) -> None:
+    def _learn_from(self, shortage: OutOfMemory) -> None:
+        """Keep the next batches to what fitted; an image too large by itself changes nothing."""
+        self._metrics.out_of_memory.inc(shortage.times)
+        if shortage.batch_sizes:
+            smallest = min(shortage.batch_sizes)
+            limit = self._batch_limit.did_not_fit(smallest)
+            logger.warning(
+                "a batch of %d frames did not fit into memory; batches hold %d for now",
+                smallest,
+                limit,
+            )
+
+    def _process(self, frames: Sequence[Frame]) -> OutOfMemory | None:
         try:
-            self._chain.process(frames)
+            return self._chain.process(frames)
         except DeviceLostError:
             # Nothing will work until the process is new: end it, the frames stay unacknowledged.
             raise
@@ -314,6 +334,7 @@ class Pipeline:
                     f"the operators failed with {type(error).__name__}: {error}; see the worker's "
                     "log",
                 )
+            return None
 
     def _still_ours(self, frames: Sequence[Frame]) -> list[Frame]:
         """The frames that are still to be acknowledged here; those revoked meanwhile are let go,
