@@ -61,6 +61,7 @@ class ImageStream:
         """
         self._handle = handle
         self._failure: asyncio.Future[None] | None = None
+        self._stopping = False
         self._datadir = tempfile.TemporaryDirectory(prefix="imagewire-faust-")
         self.app = _build_app(kafka, stream, drain, self._datadir.name)
         for topic, lane in ((kafka.topics.images, Lane.LIVE), (kafka.topics.bulk, Lane.BULK)):
@@ -74,7 +75,9 @@ class ImageStream:
         async def take(stream: Any) -> None:
             async for event in stream.noack().events():
                 try:
-                    await self._handle(_origin(event.message), lane, event.ack)
+                    origin = _origin(event.message)
+                    _empty(event)
+                    await self._handle(origin, lane, event.ack)
                 except Exception as error:
                     # Were it to escape, Faust would acknowledge the event and lose it.
                     logger.exception("taking a record from %s failed", topic_name)
@@ -94,10 +97,12 @@ class ImageStream:
         await self.app.start()
 
     async def watch(self) -> None:
-        """Wait for as long as the stream lives; raises what ended it."""
+        """Wait until `stop` is called; raises what ended the stream before."""
         if self._failure is None:
             raise RuntimeError("ImageStream.start() was not called")
         while not self._failure.done():
+            if self._stopping:
+                return
             if self.app.crashed or self.app.should_stop:
                 reason = self.app.crash_reason
                 raise RuntimeError(f"the Kafka consumer stopped: {reason!r}") from reason
@@ -106,6 +111,7 @@ class ImageStream:
 
     async def stop(self) -> None:
         """Commit what was acknowledged and leave the group."""
+        self._stopping = True
         await self.app.stop()
         self._datadir.cleanup()
 
@@ -119,10 +125,24 @@ class ImageStream:
         consumer = self.app.consumer
         for tp in consumer.assignment():
             position = positions.get((tp.topic, tp.partition))
-            highwater = consumer.highwater(tp)
+            try:
+                highwater = consumer.highwater(tp)
+            except (AssertionError, AttributeError):
+                # The consumer lives in a thread of its own, and has just lost this partition.
+                continue
             if position is not None and highwater is not None:
                 found[(tp.topic, tp.partition)] = max(highwater - position, 0)
         return found
+
+
+def _empty(event: Any) -> None:
+    """Let go of the record's bytes, which the frame has now.
+
+    An acknowledgement may wait long for a slow record before it, and it needs the offset alone.
+    """
+    message = event.message
+    event.key = event.value = message.key = message.value = None
+    event.headers = message.headers = None
 
 
 class _PromptConsumerThread(AIOKafkaConsumerThread):
@@ -136,15 +156,45 @@ class _PromptConsumerThread(AIOKafkaConsumerThread):
         return consumer
 
 
-class _PromptConsumer(AIOKafkaFaustConsumer):
+class _LedgerConsumer(AIOKafkaFaustConsumer):
+    """Commits what the ledger acknowledged: everything up to the last acknowledged offset.
+
+    Faust looks for gaps itself, since it expects acknowledgements in any order. Where nothing is
+    committed yet it does not see them, and a gap that a compacted topic has after its offset 0
+    stops its commits for good; the ledger's order makes all of that needless.
+    """
+
     logger = _FAUST_LOGGER
 
     def _new_consumer_thread(self) -> _PromptConsumerThread:
         return _PromptConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
+    def _new_offset(self, tp: Any) -> int | None:
+        acknowledged = self._acked[tp]
+        if not acknowledged:
+            return None
+        position: int = acknowledged[-1] + 1
+        acknowledged.clear()
+        self._acked_index[tp].clear()
+        return position
 
-class _PromptTransport(AIOKafkaFaustTransport):
-    Consumer = _PromptConsumer
+    async def _add_gap(self, tp: Any, offset_from: int, offset_to: int) -> None:
+        """Offsets that do not exist need no acknowledgement."""
+
+    async def on_partitions_revoked(self, revoked: set[Any]) -> None:
+        # Faust forgets here which offsets were acknowledged since the last commit.
+        await self.commit_now()
+        await super().on_partitions_revoked(revoked)
+
+    async def commit_now(self) -> None:
+        """Commit all that is acknowledged at this moment."""
+        # A commit under way has already chosen its offsets, and `commit` would only wait for it.
+        await self.maybe_wait_for_commit_to_finish()
+        await self.commit()
+
+
+class _LedgerTransport(AIOKafkaFaustTransport):
+    Consumer = _LedgerConsumer
 
 
 class _App(faust.App):
@@ -156,10 +206,10 @@ class _App(faust.App):
         # Called before partitions are given up, at a rebalance and at the end. Faust's own way is
         # to wait without a limit until every event is acknowledged.
         await self.drain()
-        await consumer.commit()
+        await consumer.commit_now()
 
     def _new_transport(self) -> Any:
-        return _PromptTransport(self.conf.broker_consumer, self)
+        return _LedgerTransport(self.conf.broker_consumer, self)
 
 
 def _build_app(
