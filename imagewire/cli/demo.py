@@ -126,7 +126,7 @@ class _ProgressDisplay:
             TimeElapsedColumn(),
             console=error_console,
             transient=True,
-            disable=quiet,
+            disable=quiet or not error_console.is_terminal,
         )
         self._task = self._progress.add_task("starting", total=None)
 

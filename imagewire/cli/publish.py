@@ -62,7 +62,9 @@ def publish(
     failures = 0
 
     async def send_all() -> None:
-        with Progress(console=error_console, transient=True, disable=json) as progress:
+        with Progress(
+            console=error_console, transient=True, disable=json or not error_console.is_terminal
+        ) as progress:
             task = progress.add_task("publishing", total=len(publications))
 
             def done(publication: Publication, outcome: Published | NothingToPublishError) -> None:

@@ -1,0 +1,288 @@
+"""Commands explain themselves, say what went wrong by words and exit code, and spare the terminal.
+
+What needs a running stack is in `test_cli_on_a_stack`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from imagewire.cli import COMMANDS, run
+from imagewire.cli.terminal import printable
+from imagewire.embedded.ports import free_port
+
+IMAGEWIRE = [sys.executable, "-m", "imagewire"]
+
+
+@pytest.fixture(autouse=True)
+def nothing_runs_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No settings, and addresses at which nobody answers."""
+    for name in list(os.environ):
+        if name.upper().startswith("IMAGEWIRE_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("IMAGEWIRE_KAFKA__BOOTSTRAP_SERVERS", f"127.0.0.1:{free_port()}")
+    monkeypatch.setenv("IMAGEWIRE_CLICKHOUSE__PORT", str(free_port()))
+    monkeypatch.setenv("IMAGEWIRE_QDRANT__GRPC_PORT", str(free_port()))
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.chdir(tmp_path)
+
+
+def ended(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*IMAGEWIRE, *arguments], capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+# help
+
+
+def test_help_says_of_each_command_in_one_line_what_it_does(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(["--help"]) == 0
+    lines = [line.strip("│ ") for line in capsys.readouterr().out.splitlines()]
+    for name in COMMANDS:
+        (line,) = [line for line in lines if line.split(" ")[0] == name]
+        assert len(line) > len(name) + 20, line
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_is_explained(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([command, "--help"]) == 0
+    printed = capsys.readouterr().out
+    assert len(printed.splitlines()) < 50
+    assert "Args:" not in printed
+    assert "--no-" not in printed
+    boxes = [line.strip("│ ") for line in printed.splitlines() if line.startswith("│")]
+    options = [line for line in boxes if line.startswith("--") and "--help" not in line]
+    for line in options:
+        # An option's name, perhaps its kind, then words that begin with a capital letter.
+        assert any(word[:1].isupper() for word in line.split() if not word.isupper()), line
+
+
+def test_help_needs_no_torch() -> None:
+    code = (
+        "import sys; from imagewire.cli import run; run(['--help']); run(['config', '--json']);"
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL).returncode == 0
+
+
+def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    from importlib.metadata import version
+
+    assert run(["--version"]) == 0
+    assert capsys.readouterr().out.strip() == version("imagewire")
+
+
+# mistakes
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["serch"], 'Did you mean "search"?'),
+        (["sql"], "requires an argument"),
+        (["sql", "SELECT 1", "--format", "xml"], '"table", "json", "csv", "arrow"'),
+        (["watch", "verdict"], '"verdicts", "findings", "review", "failed"'),
+        (["publish"], "name at least one file, folder, glob or URL"),
+        (["publish", "a.jpg", "--lane", "fast"], '"live", "bulk"'),
+        (["search"], "name either a photo or --id"),
+        (["search", "a.jpg", "--id", "b"], "name either a photo or --id"),
+        (["search", "--id", "b", "--limit", "0"], "--limit is 0"),
+        (["up", "--workers", "0"], "--workers is 0"),
+        (["up", "--files", "nowhere"], "--files nowhere is no folder"),
+        (["up", "--broker-port", "many"], "many"),
+        (["sql", "SELECT 1", "--data", "nowhere"], "imagewire up --data nowhere"),
+        (["worker", "--config", "nowhere.toml"], "nowhere.toml cannot be read"),
+    ],
+)
+def test_a_command_that_makes_no_sense_is_explained_and_exits_with_2(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(arguments) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert words in " ".join(printed.err.replace("│", " ").split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["publish", "nowhere.jpg"], "there is no file or folder 'nowhere.jpg'"),
+        (["publish", "*.jpg"], "'*.jpg' matches no file"),
+        (["publish", "."], "the folder . holds no image files"),
+        (["up", "--broker", "rabbit", "--data", "d"], "none of: apache, tansu, auto, HOST:PORT"),
+    ],
+)
+def test_what_cannot_be_done_is_explained_and_exits_with_1(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(arguments) == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert words in printed.err
+
+
+@pytest.mark.parametrize("command", ["publish", "watch", "sql", "search"])
+def test_what_cannot_be_reached_is_named_and_exits_with_3(command: str, tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"\xff\xd8\xff")
+    arguments = {
+        "publish": ["a.jpg"],
+        "watch": ["failed"],
+        "sql": ["SELECT 1"],
+        "search": ["--id", "a"],
+    }[command]
+    address = os.environ[
+        {
+            "publish": "IMAGEWIRE_KAFKA__BOOTSTRAP_SERVERS",
+            "watch": "IMAGEWIRE_KAFKA__BOOTSTRAP_SERVERS",
+            "sql": "IMAGEWIRE_CLICKHOUSE__PORT",
+            "search": "IMAGEWIRE_QDRANT__GRPC_PORT",
+        }[command]
+    ]
+    result = ended(command, *arguments)
+    assert result.returncode == 3
+    assert result.stdout == ""
+    # One message and none of the libraries' own.
+    assert result.stderr.startswith("error ")
+    assert address in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert "Traceback" not in result.stderr
+
+
+# what is written where
+
+
+def test_characters_that_steer_a_terminal_are_shown_by_their_codes() -> None:
+    assert printable("a\x1b[31mb\x07\x9bc\x7f\r\n") == r"a\x1b[31mb\x07\x9bc\x7f\x0d\x0a"
+    assert printable("gpj.\u202eexe") == r"gpj.\u202eexe"
+    assert printable("\udcff.jpg") == r"\udcff.jpg"
+    assert printable("Größe 你好 ♥") == "Größe 你好 ♥"
+
+
+def test_a_name_in_an_error_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["publish", "\x1b]0;owned\x07[red].jpg"]) == 1
+    printed = capsys.readouterr().err
+    assert r"\x1b]0;owned\x07[red].jpg" in printed
+    assert "\x1b" not in printed
+
+
+@pytest.mark.parametrize("arguments", [["config"], ["config", "--json"], ["config", "--reference"]])
+def test_a_reader_that_has_enough_is_no_error(arguments: list[str]) -> None:
+    process = subprocess.Popen(
+        [*IMAGEWIRE, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    said = process.stderr.read().decode()
+    assert process.wait(60) == 0
+    assert "Traceback" not in said
+    assert "BrokenPipe" not in said
+
+
+def test_arrow_is_not_written_to_a_terminal() -> None:
+    ours, theirs = pty.openpty()
+    try:
+        result = subprocess.run(
+            [*IMAGEWIRE, "sql", "SELECT 1", "--format", "arrow"],
+            stdout=theirs,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    finally:
+        os.close(theirs)
+        os.close(ours)
+    assert result.returncode == 2
+    assert "send it to a file" in result.stderr
+
+
+# doctor
+
+
+def test_the_doctor_says_what_to_mend_and_takes_absent_servers_lightly() -> None:
+    result = ended("doctor", "--json")
+    assert result.returncode == 0, result.stdout
+    assert result.stderr == ""
+    checks = {check["name"]: check for check in map(json.loads, result.stdout.splitlines())}
+    assert checks["python"]["outcome"] == "ok"
+    assert checks["operators"]["found"].split(", ") >= ["fingerprint"]
+    weights = [check for name, check in checks.items() if name.startswith("weights ")]
+    assert len(weights) >= 5
+    assert all(len(check["found"].removeprefix("SHA-256 ")) == 64 for check in weights)
+    for name in ("Kafka", "ClickHouse", "Qdrant"):
+        assert checks[name]["outcome"] == "warning"
+        assert checks[name]["found"].startswith("no answer at 127.0.0.1:")
+        assert "imagewire up" in checks[name]["mend"]
+
+
+def test_the_doctor_names_what_must_be_mended_and_exits_with_1(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "policy.toml").write_text('[[rules]]\nname = "x"\nwhen = "1 +"\naction = "block"\n')
+    (tmp_path / "imagewire.toml").write_text(
+        '[policy]\nfile = "policy.toml"\n[operators.objects]\nmodel = "none-such"\n'
+        '[models]\ndevice = "cuda:77"\n'
+    )
+    assert run(["doctor"]) == 1
+    printed = " ".join(capsys.readouterr().out.split())
+    assert printed.count("mend ") >= 3
+    assert "policy.toml" in printed
+    assert "none-such" in printed
+    assert "cuda:77" in printed
+
+
+def test_the_doctor_looks_at_settings_that_cannot_be_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "imagewire.toml").write_text("[kafka]\nbootstrap = 3\n")
+    assert run(["doctor", "--json"]) == 1
+    (check,) = map(json.loads, capsys.readouterr().out.splitlines())
+    assert check["name"] == "settings"
+    assert "there is no such key" in check["found"]
+
+
+# a worker
+
+
+def test_a_worker_refuses_what_cannot_work_before_it_takes_anything(tmp_path: Path) -> None:
+    (tmp_path / "imagewire.toml").write_text('[operators.objects]\nmodel = "none-such"\n')
+    result = ended("worker")
+    assert result.returncode == 2
+    assert "none-such" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_worker_waits_for_its_broker_and_stops_when_told(
+    number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = free_port()
+    monkeypatch.setenv("IMAGEWIRE_HTTP__PORT", str(port))
+    for name in ("TEXT", "OBJECTS", "SCORES", "EMBEDDING"):
+        monkeypatch.setenv(f"IMAGEWIRE_OPERATORS__{name}__ENABLED", "false")
+    process = subprocess.Popen([*IMAGEWIRE, "worker"], stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    said: list[str] = []
+    for line in process.stderr:
+        said.append(line)
+        if "waiting for kafka" in line:
+            break
+    began = time.monotonic()
+    process.send_signal(number)
+    said += process.stderr.readlines()
+    assert process.wait(30) == 0, said
+    assert time.monotonic() - began < 10
+    assert not any("Traceback" in line for line in said)
