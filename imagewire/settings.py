@@ -26,6 +26,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from imagewire.secret_files import SecretFileError, named_by_file, read_secret_files
 from imagewire.settings_mistakes import Mistakes, NotJsonError
 from models.precision import Precision
 from operators.decode_limits import DecodeLimits, Isolation
@@ -199,11 +200,12 @@ class Settings(BaseSettings):
 
 
 class _Environment(EnvSettingsSource):
-    """Environment variables; operators' options, which have no declared types, are read as JSON
-    where they are JSON (`false`, `0.4`), else as text."""
+    """Environment variables, and the files that they name. Operators' options, which have no
+    declared types, are read as JSON where they are JSON (`false`, `0.4`), else as text."""
 
     def __call__(self) -> dict[str, Any]:
         values = super().__call__()
+        read_secret_files(Settings, values, named_by_file(Settings, _variables()))
         for options in values.get("operators", {}).values():
             if isinstance(options, dict):
                 for key, text in options.items():
@@ -240,13 +242,18 @@ def load_settings(file: Path | None = None) -> LoadedSettings:
     if path is None and DEFAULT_FILE.exists():
         path = DEFAULT_FILE
     content = {} if path is None else _read_toml(path)
-    variables = _variables()
+    try:
+        variables = named_by_file(Settings, _variables())
+    except SecretFileError as error:
+        raise ConfigurationError(str(error)) from None
     in_file = _leaves(content)
     mistakes = Mistakes(Settings, PREFIX, variables, path, in_file)
     if unknown := mistakes.unknown_variables():
         raise ConfigurationError(unknown)
     try:
         settings = Settings(**content)
+    except SecretFileError as error:
+        raise ConfigurationError(str(error)) from None
     except ValidationError as error:
         raise ConfigurationError(mistakes.explain(error)) from None
     except SettingsError as error:

@@ -36,6 +36,13 @@ IMAGEWIRE_OPERATORS__TEXT__ENABLED=false
 IMAGEWIRE_FETCH__FILE_ROOTS='["/srv/photos"]'
 ```
 
+Every secret can come from a file instead, as Docker, Kubernetes and systemd hand them over: put
+`_FILE` behind its variable's name and give a path. A line break at the end of the file is left out.
+
+```sh
+IMAGEWIRE_KAFKA__SASL_PASSWORD_FILE=/run/secrets/kafka-password
+```
+
 Lists and tables in variables are JSON. A key or a variable that does not exist is refused, with the
 nearest name that does. `imagewire config` prints what is in force and where each value came from;
 secrets are masked.

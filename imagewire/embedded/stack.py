@@ -144,14 +144,20 @@ class Stack:
         )
         # The user may have asked for a key, in the file or the environment.
         key = load_settings().settings.http.key
+        own = self.environment()
         worker = ManagedProcess(
             f"worker{suffix}",
             [sys.executable, "-m", "imagewire", "worker"],
             log_directory=self.directory.logs,
             environment={
-                **os.environ,
+                # The stores are the stack's own, and so are their secrets, whatever file names one.
+                **{
+                    name: value
+                    for name, value in os.environ.items()
+                    if name.removesuffix("_FILE") not in own
+                },
                 **malloc_environment(os.environ),
-                **self.environment(),
+                **own,
                 "IMAGEWIRE_HTTP__ENABLED": "true",
                 "IMAGEWIRE_HTTP__HOST": LOOPBACK,
                 "IMAGEWIRE_HTTP__PORT": str(port),
