@@ -7,10 +7,12 @@ other frames of the batch never notice. Pixels come back through shared memory.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import sys
 import threading
+import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -26,6 +28,8 @@ from operators.image_header import Undecodable
 log = logging.getLogger(__name__)
 
 DEFAULT_FUNCTION = "operators.decode_pixels:decode_pixels"
+RETRY_SECONDS = (0.0, 0.5, 2.0, 5.0)
+"""Pauses before the nursery is started anew."""
 ATTEMPTS = 2
 """How often an image is tried whose process was killed from outside, which is not its fault."""
 
@@ -114,18 +118,27 @@ class ContainedDecoder(Decoder):
     def _process(self) -> DecodeProcess:
         """A new process; from a new nursery if the old one has died.
 
+        A machine that is short of processes or memory for a while is waited for, because the images
+        are not at fault.
+
         Raises:
             NurseryError: neither will start.
         """
-        with self._lock:
-            nursery = self._nursery
-        try:
-            return DecodeProcess(nursery, self.limits)
-        except NurseryError as error:
+        for pause in RETRY_SECONDS:
             with self._lock:
-                if self._nursery is nursery:
-                    log.warning("the decoders are started anew: %s", error)
-                    nursery.close()
-                    self._nursery = Nursery(self._function)
                 nursery = self._nursery
-        return DecodeProcess(nursery, self.limits)
+            try:
+                return DecodeProcess(nursery, self.limits)
+            except (NurseryError, OSError) as error:
+                log.warning("the decoders are started anew in %g s: %s", pause, error)
+                time.sleep(pause)
+                self._renew(nursery)
+        return DecodeProcess(self._nursery, self.limits)
+
+    def _renew(self, old: Nursery) -> None:
+        """Put a new nursery in the place of `old`, unless another thread has done so."""
+        with self._lock:
+            if self._nursery is old:
+                self._nursery.close()
+                with contextlib.suppress(NurseryError):
+                    self._nursery = Nursery(self._function)

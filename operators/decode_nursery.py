@@ -28,8 +28,8 @@ _ENVIRONMENT = {
     # Pictures of ordinary size are decoded into memory that was used before, larger ones give
     # theirs back: fresh pages for every picture cost a fifth of the time (docs/decoding.md).
     "MALLOC_ARENA_MAX": "1",
-    "MALLOC_MMAP_THRESHOLD_": str(32 * 1024 * 1024),
-    "MALLOC_TRIM_THRESHOLD_": str(128 * 1024 * 1024),
+    "MALLOC_MMAP_THRESHOLD_": str(8 * 1024 * 1024),
+    "MALLOC_TRIM_THRESHOLD_": str(64 * 1024 * 1024),
     "MALLOC_TOP_PAD_": str(16 * 1024 * 1024),
 }
 _PASSED_ON = ("LD_LIBRARY_PATH", "SYSTEMROOT", "TZ")

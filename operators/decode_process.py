@@ -8,9 +8,7 @@ pixels are copied out of it before anything looks at them.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import fcntl
-import json
 import mmap
 import os
 import signal
@@ -92,7 +90,6 @@ class DecodeProcess:
             theirs.close()
             os.close(shared)
         self._board: NDArray[np.uint8] = np.frombuffer(self._memory, np.uint8)
-        self._limits_told = dataclasses.asdict(limits)
         self.worn = False
         self._closed = False
         self._status: int | None = None
@@ -116,13 +113,13 @@ class DecodeProcess:
         self._board[: len(content)] = np.frombuffer(content, np.uint8)
         request = {
             "bytes": len(content),
-            "header": dataclasses.asdict(header),
-            "limits": self._limits_told,
+            "header": header,
             "memory": self._limits.memory(header) + SLACK,
+            "limits": self._limits,
             "pixels_at": self._pixels_at,
         }
         try:
-            self._connection.send(json.dumps(request).encode())
+            self._connection.send(msgspec.json.encode(request))
             answer = self._answer(header)
         except OSError as error:
             raise self._death(header) from error
