@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import shutil
 import sys
 import tempfile
@@ -49,15 +50,21 @@ def demo(
         json: Print one JSON object instead of tables.
         config: Settings file for the worker.
     """
-    from imagewire.cli.outcome import EXIT_FAILED, CommandError
+    from imagewire.cli.outcome import EXIT_FAILED, CommandError, UsageError
     from imagewire.cli.terminal import console, print_error, print_json, print_note
     from imagewire.demo.contact_sheet import write_contact_sheet
     from imagewire.demo.photos import CREDITS, DemoError
     from imagewire.demo.report import demo_report
     from imagewire.demo.run import run_demonstration
-    from imagewire.settings import load_settings
+    from imagewire.settings import CONFIG_VARIABLE, load_settings
 
-    settings = load_settings(config).settings
+    if report.is_dir() or not report.absolute().parent.is_dir():
+        # Said now, not after the minutes that the rest takes.
+        raise UsageError(f"--report {report} is no file in a folder that exists")
+    loaded = load_settings(config)
+    if loaded.file is not None:
+        os.environ[CONFIG_VARIABLE] = str(loaded.file.resolve())  # for the worker
+    settings = loaded.settings
     logging.basicConfig(level="ERROR", format="%(levelname)s %(message)s", stream=sys.stderr)
     directory = keep or Path(tempfile.mkdtemp(prefix="imagewire-demo-"))
     try:
@@ -65,13 +72,14 @@ def demo(
             result = asyncio.run(
                 run_demonstration(directory, settings, broker=broker, progress=progress)
             )
-        write_contact_sheet(
-            report, result.tiles, result.summary, result.dead_letters, result.answers, CREDITS
-        )
+        try:
+            write_contact_sheet(
+                report, result.tiles, result.summary, result.dead_letters, result.answers, CREDITS
+            )
+        except OSError as error:
+            raise CommandError(f"{report} cannot be written: {error.strerror}") from error
     except DemoError as error:
         raise CommandError(str(error)) from error
-    except OSError as error:
-        raise CommandError(f"{report}: {error.strerror or error}") from error
     finally:
         if keep is None:
             shutil.rmtree(directory, ignore_errors=True)

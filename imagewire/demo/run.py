@@ -7,6 +7,7 @@ and dead letters, asks ClickHouse and Qdrant, and then checks that no image was 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -232,4 +233,6 @@ def quantile(ordered: Sequence[float], share: float) -> float:
     """The smallest value that at least `share` of the values do not exceed; 0 of none."""
     if not ordered:
         return 0.0
-    return ordered[min(int(share * len(ordered)), len(ordered) - 1)]
+    # 0.07 × 100 is a little more than 7 in floating point.
+    rank = math.ceil(share * len(ordered) - 1e-9)
+    return ordered[max(rank, 1) - 1]

@@ -9,152 +9,22 @@ from __future__ import annotations
 
 import asyncio
 import io
-import json
-import os
 import time
-import uuid
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
-from running_up import Record, RunningUp, until
-from shared_broker import missing
+from running_up import RunningUp, Story, until
 
-from imagewire.demo.photos import make_demo_set
 from imagewire.embedding_of_photo import embedding_of_photo
-from imagewire.publishing import Publication, Published, image_publisher
-from operators.frame import NAMESPACE, Lane
+from imagewire.publishing import Publication
 from sinks.qdrant.reader import VectorReader
 
 pytestmark = [pytest.mark.xdist_group("end-to-end"), pytest.mark.timeout(600)]
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("photos")
-    make_demo_set(folder)
-    sign = Image.new("RGB", (640, 240), "white")
-    font = ImageFont.load_default(56)
-    ImageDraw.Draw(sign).text((40, 80), "Platform 9 to Leeds", font=font, fill="black")
-    sign.save(folder / "sign.png")
-    return folder
-
-
-@pytest.fixture(scope="module", params=["apache", "tansu"])
-def up(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, photos: Path
-) -> Iterator[RunningUp]:
-    if reason := missing(request.param):
-        if os.environ.get("CI"):
-            pytest.fail(f"CI must test on {request.param}: {reason}")
-        pytest.skip(f"{request.param} cannot run here: {reason}")
-    running = RunningUp(
-        tmp_path_factory.mktemp(request.param) / "data",
-        ["--broker", request.param, "--files", str(photos)],
-        # A worker that was killed is then missed within seconds.
-        {"IMAGEWIRE_STREAM__SESSION_TIMEOUT": "4"},
-    )
-    try:
-        running.start()
-        yield running
-    finally:
-        running.end()
-
-
-@dataclass(frozen=True)
-class Story:
-    """What was published, and what each record is expected to become."""
-
-    good: set[str]
-    dead: dict[str, tuple[str, str]]
-
-
-@pytest.fixture(scope="module")
-def story(up: RunningUp, photos: Path) -> Story:
-    """Good and bad records side by side, from many kinds of producers."""
-    broken = (photos / "truncated.jpg").read_bytes()
-    headers = (("image-id", b"coffee"), ("feed", b"story"), ("camera", b"north"))
-    jpeg = ("content-type", b"image/jpeg")
-    reference = {"id": "zidane", "uri": (photos / "zidane.jpg").as_uri(), "feed": "story"}
-    unreachable = {"id": "loopback", "uri": "http://127.0.0.1:9/a.jpg", "feed": "story"}
-    absent = {"id": "absent", "uri": (photos / "absent.jpg").as_uri(), "feed": "story"}
-    outside = {"id": "outside", "uri": Path("/etc/hostname").as_uri(), "feed": "story"}
-    records = {
-        "bus": Record(
-            (photos / "bus.jpg").read_bytes(),
-            b"story",
-            (("image-id", b"bus"), ("feed", b"story"), jpeg),
-        ),
-        "loopback": Record(json.dumps(unreachable).encode(), b"story"),
-        "zidane": Record(json.dumps(reference | {"floor": 3}).encode(), b"story"),
-        "broken": Record(broken, b"story", (("image-id", b"broken"), ("feed", b"story"), jpeg)),
-        "empty": Record(b"", b"story", (("image-id", b"empty"), ("feed", b"story"), jpeg)),
-        # As `kcat -P -H …` sends a file: no content type, no key.
-        "coffee": Record((photos / "coffee.png").read_bytes(), None, headers),
-        "list": Record(b"[1, 2, 3]", b"story", (("feed", b"story"),)),
-        "words": Record(b"hello", b"story", (("feed", b"story"),)),
-        "nothing": Record(None, b"story", (("feed", b"story"),)),
-        # A reference with neither key nor id.
-        "cat": Record(json.dumps({"uri": (photos / "cat.png").as_uri(), "feed": "story"}).encode()),
-        "absent": Record(json.dumps(absent).encode(), b"story"),
-        "outside": Record(json.dumps(outside).encode(), b"story"),
-        "sign": Record(
-            (photos / "sign.png").read_bytes(),
-            b"story",
-            (("image-id", b"sign"), ("feed", b"story"), ("content-type", b"image/png")),
-        ),
-    }
-    origins = dict(zip(records, up.send(list(records.values())), strict=True))
-
-    def derived(name: str) -> str:
-        origin = origins[name]
-        return str(uuid.uuid5(NAMESPACE, f"{origin.topic}/{origin.partition}/{origin.offset}"))
-
-    story = Story(
-        good={"bus", "zidane", "sign", "coffee", derived("cat")},
-        dead={
-            "loopback": ("fetch", "forbidden"),
-            "absent": ("fetch", "not-found"),
-            "outside": ("fetch", "forbidden"),
-            "broken": ("decode", "truncated"),
-            "empty": ("decode", "empty"),
-            derived("list"): ("parse", "not-a-reference"),
-            derived("words"): ("parse", "not-a-record"),
-            derived("nothing"): ("parse", "empty-record"),
-        },
-    )
-    wait_for(up, "story", len(story.good), len(story.dead))
-    return story
-
-
-def wait_for(up: RunningUp, feed: str, images: int, failures: int = 0) -> None:
-    def settled() -> bool:
-        (counted,) = up.rows(
-            f"SELECT (SELECT count() FROM images WHERE feed = '{feed}') AS images, "
-            f"(SELECT count() FROM failures WHERE feed = '{feed}') AS failures"
-        )
-        return bool(counted["images"] >= images and counted["failures"] >= failures)
-
-    until(f"{images} images and {failures} failures of {feed}", settled, 180, every=0.5)
-    until("as many points", lambda: up.points(feed) >= images, 30)
-
-
-def publish(up: RunningUp, publications: list[Publication]) -> None:
-    def failed(_: Publication, outcome: Published | Exception) -> None:
-        if isinstance(outcome, Exception):
-            raise outcome
-
-    async def send() -> None:
-        async with image_publisher(up.settings.kafka) as publisher:
-            await publisher.publish_all(publications, Lane.LIVE, failed)
-
-    asyncio.run(send())
 
 
 def test_every_good_record_has_one_verdict_and_one_findings_record(
@@ -240,11 +110,11 @@ def test_publishing_the_same_ids_again_leaves_as_many_rows_and_points(
 ) -> None:
     names = ["bus.jpg", "zidane.jpg", "cat.png"]
     again = [Publication(name, "again", path=photos / name) for name in names]
-    publish(up, again)
-    wait_for(up, "again", len(names))
+    up.publish(again)
+    up.wait_for("again", len(names))
     before = up.rows("SELECT image_id, max(ingested_at) AS at FROM images WHERE feed = 'again' "
                      "GROUP BY image_id ORDER BY image_id")  # fmt: skip
-    publish(up, again)
+    up.publish(again)
 
     def all_written_again() -> bool:
         now = up.rows("SELECT image_id, max(ingested_at) AS at FROM images WHERE feed = 'again' "
@@ -308,7 +178,7 @@ def test_health_names_a_store_that_is_away_and_is_ok_again_when_it_is_back(
     # anything has to be written.
     for seconds in (1, 2, 3, 5, 8):
         until("the store runs", lambda: up.child("clickhouse_front"), 30).kill()
-        publish(up, [Publication("while-away", "away", path=photos / "coffee.png")])
+        up.publish([Publication("while-away", "away", path=photos / "coffee.png")])
         deadline = time.monotonic() + seconds
         while (health := up.health()).get("status") != "degraded" and time.monotonic() < deadline:
             time.sleep(0.05)
@@ -322,7 +192,7 @@ def test_health_names_a_store_that_is_away_and_is_ok_again_when_it_is_back(
         record.fields["image_id"] == "while-away" for record in up.records("images.verdicts")
     )
     until("the worker is well again", lambda: up.health().get("status") == "ok", 90)
-    wait_for(up, "away", 1)
+    up.wait_for("away", 1)
 
 
 def test_a_worker_killed_in_mid_stream_loses_nothing_and_doubles_no_row(
@@ -336,13 +206,13 @@ def test_a_worker_killed_in_mid_stream_loses_nothing_and_doubles_no_row(
         path = photos / f"stream-{number}.jpg"
         path.write_bytes(content.getvalue())
         publications.append(Publication(f"stream-{number}", "killed", path=path))
-    publish(up, publications)
+    up.publish(publications)
     until("some are done", lambda: up.rows("SELECT 1 FROM images WHERE feed = 'killed'"), 90)
     worker = up.child("imagewire worker")
     assert worker is not None
     worker.kill()
     until("another worker runs", lambda: up.child("imagewire worker") not in (None, worker), 30)
-    wait_for(up, "killed", len(publications))
+    up.wait_for("killed", len(publications))
     rows = up.rows("SELECT image_id, count() AS n FROM images WHERE feed = 'killed' GROUP BY 1")
     assert {row["image_id"] for row in rows} == {item.image_id for item in publications}
     assert {row["n"] for row in rows} == {1}

@@ -20,8 +20,9 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from imagewire.connection import find_connection
 from imagewire.embedded.datadir import find_running
+from imagewire.publishing import Publication, Published, image_publisher
 from imagewire.settings import Settings
-from operators.frame import Origin
+from operators.frame import Lane, Origin
 from sinks.clickhouse.reader import ClickHouseReader
 from sinks.qdrant.reader import VectorReader
 
@@ -154,6 +155,32 @@ class RunningUp:
 
         return asyncio.run(produce())
 
+    def wait_for(self, feed: str, images: int, failures: int = 0) -> None:
+        """Until a feed has so many images in both stores, and so many dead letters."""
+
+        def settled() -> bool:
+            (counted,) = self.rows(
+                f"SELECT (SELECT count() FROM images WHERE feed = '{feed}') AS images, "
+                f"(SELECT count() FROM failures WHERE feed = '{feed}') AS failures"
+            )
+            return bool(counted["images"] >= images and counted["failures"] >= failures)
+
+        until(f"{images} images and {failures} failures of {feed}", settled, 180, every=0.5)
+        until("as many points", lambda: self.points(feed) >= images, 30)
+
+    def publish(self, publications: Sequence[Publication]) -> None:
+        """Publish as the command line does."""
+
+        def failed(_: Publication, outcome: Published | Exception) -> None:
+            if isinstance(outcome, Exception):
+                raise outcome
+
+        async def send() -> None:
+            async with image_publisher(self.settings.kafka) as publisher:
+                await publisher.publish_all(publications, Lane.LIVE, failed)
+
+        asyncio.run(send())
+
     def records(self, topic: str) -> list[KafkaRecord]:
         """Every record that a topic holds now."""
         return asyncio.run(_read(self.settings, topic))
@@ -179,6 +206,14 @@ class RunningUp:
                 await consumer.stop()
 
         return asyncio.run(read())
+
+
+@dataclass(frozen=True)
+class Story:
+    """What was published, and what each record is expected to become."""
+
+    good: set[str]
+    dead: dict[str, tuple[str, str]]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,88 @@
+"""`imagewire demo` accounts for every picture, and its exit code says so."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+from shared_broker import missing
+
+from imagewire.cli import run
+from imagewire.demo.run import quantile
+
+pytestmark = [pytest.mark.xdist_group("end-to-end"), pytest.mark.timeout(600)]
+
+
+@pytest.fixture(params=["apache", "tansu"])
+def broker(request: pytest.FixtureRequest) -> str:
+    name = str(request.param)
+    if reason := missing(name):
+        if os.environ.get("CI"):
+            pytest.fail(f"CI must test on {name}: {reason}")
+        pytest.skip(f"{name} cannot run here: {reason}")
+    return name
+
+
+def test_the_demonstration_loses_and_doubles_nothing(tmp_path: Path, broker: str) -> None:
+    before = {process.pid for process in psutil.Process().children(recursive=True)}
+    result = subprocess.run(
+        [*(sys.executable, "-m", "imagewire", "demo", "--broker", broker), "--json"],
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+        cwd=tmp_path,
+        # Reading text is most of the time; what it reads is tested elsewhere.
+        env={**os.environ, "IMAGEWIRE_OPERATORS__TEXT__ENABLED": "false"},
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ""
+    told = json.loads(result.stdout)
+    assert told["lost"] == 0
+    assert told["doubled"] == 0
+    assert told["published"] >= 60
+    assert told["dead_letters"] == 2
+    assert told["findings"] == told["published"] - 2
+    assert told["images_per_second"] > 0
+    assert 0 < told["latency_p50_ms"] <= told["latency_p99_ms"]
+    assert told["broker"] == broker
+    report = Path(told["report"])
+    assert report == tmp_path / "demo.html"
+    page = report.read_text()
+    assert "bus.jpg" in page
+    assert "truncated.jpg" in page
+    assert {process.pid for process in psutil.Process().children(recursive=True)} <= before
+
+
+def test_a_demonstration_that_cannot_start_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(["demo", "--broker", "rabbit", "--json"]) == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "none of: apache, tansu" in printed.err
+    assert run(["demo", "--report", "nowhere/demo.html"]) == 2
+    assert "nowhere/demo.html" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("ordered", "share", "expected"),
+    [
+        ([], 0.5, 0.0),
+        ([7.0], 0.99, 7.0),
+        ([1.0, 2.0, 3.0, 4.0], 0.5, 2.0),
+        ([1.0, 2.0, 3.0], 0.5, 2.0),
+        ([float(n) for n in range(1, 101)], 0.99, 99.0),
+        ([1.0, 2.0], 1.0, 2.0),
+    ],
+)
+def test_a_quantile_is_the_smallest_value_that_enough_do_not_exceed(
+    ordered: list[float], share: float, expected: float
+) -> None:
+    assert quantile(ordered, share) == expected
