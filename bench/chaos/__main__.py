@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import shutil
 import sys
 import tempfile
@@ -27,6 +28,8 @@ from bench.chaos.store_faults import (
 )
 from bench.chaos.worker_faults import killed, scaled
 from imagewire.embedded.errors import EmbeddedError
+
+logger = logging.getLogger(__name__)
 
 RESULTS = Path(__file__).parents[1] / "chaos.json"
 
@@ -65,7 +68,14 @@ async def run(names: list[str], kills: int, directory: Path, console: Console) -
     known = scenarios(kills)
     async with Stage(directory, report=report) as stage:
         for name in names:
-            for row in await known[name](stage):
+            try:
+                found = await known[name](stage)
+            except Exception as error:
+                # A scenario that cannot even be played to its end has failed; the others may tell
+                # more.
+                logger.exception("scenario %s", name)
+                found = [Row.unfinished(name, error)]
+            for row in found:
                 rows.append(row)
                 report(
                     f"[bold]{row.fault}[/bold]: published {row.published}, lost {row.lost}, "

@@ -1,6 +1,6 @@
 """Web servers that references lead to: one that serves pictures, one that means harm.
 
-They listen on 127.0.0.2 and above, which the workers of bench.chaos may fetch from; 127.0.0.1, where the
+They listen on 127.0.0.2 and above, where the workers of bench.chaos may fetch; 127.0.0.1, where the
 stack itself listens, stays forbidden, and a canary there counts who came nevertheless. (Linux
 answers on all of 127.0.0.0/8.)
 """

@@ -58,6 +58,12 @@ class Row:
             wrong=wrong,
         )
 
+    @classmethod
+    def unfinished(cls, fault: str, error: Exception) -> Row:
+        """The row of a scenario that could not be played to its end."""
+        said = f"not played to its end: {type(error).__name__}: {error}"
+        return cls(fault, 0, 0, 0, 0, 0, 0, 0, 0.0, 0.0, wrong=[said])
+
     @property
     def passed(self) -> bool:
         """Whether nothing was lost, doubled, or ended where it should not have."""
