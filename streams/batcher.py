@@ -53,10 +53,19 @@ class BatchQueue:
         limits: BatchLimits,
         size_of: Callable[[Frame], int],
         predict: Callable[[int], float] = lambda batch_size: 0.0,
+        admits: Callable[[Lane], bool] = lambda lane: True,
     ) -> None:
+        """
+        Args:
+            size_of: bytes of a frame, as they count in `limits`.
+            predict: seconds that the stage behind will need for a batch of a size.
+            admits: whether the stage behind has room for frames of a lane; while it has not, they
+                stay here and the other lane's frames leave without them.
+        """
         self._limits = limits
         self._size_of = size_of
         self._predict = predict
+        self._admits = admits
         self._lanes: dict[Lane, deque[_Waiting]] = {Lane.LIVE: deque(), Lane.BULK: deque()}
         self._lane_bytes = dict.fromkeys(self._lanes, 0)
 
@@ -79,32 +88,35 @@ class BatchQueue:
         return len(items), self._lane_bytes[lane]
 
     def closes_at(self) -> float | None:
-        """When the next batch closes by age, on the clock of `Frame.received_at`; `None` if empty.
+        """When the next batch closes by age, on the clock of `Frame.received_at`; `None` if no
+        frame may leave.
 
         A batch that is full, or any batch under work-conserving limits, closes at once
         (minus infinity).
         """
-        waiting = len(self)
-        if not waiting:
+        lanes = [lane for lane, items in self._lanes.items() if items and self._admits(lane)]
+        if not lanes:
             return None
         limits = self._limits
+        waiting = sum(len(self._lanes[lane]) for lane in lanes)
         if (
             limits.work_conserving
             or waiting >= limits.max_batch
-            or sum(self._lane_bytes.values()) >= limits.max_batch_bytes
+            or sum(self._lane_bytes[lane] for lane in lanes) >= limits.max_batch_bytes
         ):
             return float("-inf")
         # Frames of one lane arrive in the order of Kafka but are fetched side by side, so the
         # oldest is not always the first.
-        oldest = min(item.frame.received_at for lane in self._lanes.values() for item in lane)
+        oldest = min(item.frame.received_at for lane in lanes for item in self._lanes[lane])
         return oldest + limits.max_wait - self._predict(waiting)
 
     def cut(self) -> list[Frame]:
-        """Take the next batch: never more than the limits allow, but at least one frame."""
+        """Take the next batch: never more than the limits allow, but at least one frame if any
+        may leave."""
         batch: list[Frame] = []
         size = 0
         for lane in (Lane.LIVE, Lane.BULK):
-            items = self._lanes[lane]
+            items = self._lanes[lane] if self._admits(lane) else ()
             while items and len(batch) < self._limits.max_batch:
                 if batch and size + items[0].size > self._limits.max_batch_bytes:
                     return batch
@@ -139,9 +151,11 @@ class MicroBatcher:
         max_frames: int,
         max_bytes: int,
         predict: Callable[[int], float] = lambda batch_size: 0.0,
+        admits: Callable[[Lane], bool] = lambda lane: True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._queue = BatchQueue(limits, size_of, predict)
+        """See `BatchQueue` for the rest. Call `wake` when `admits` has changed its mind."""
+        self._queue = BatchQueue(limits, size_of, predict, admits)
         self._max_frames = max_frames
         self._max_bytes = max_bytes
         self._clock = clock
@@ -158,15 +172,20 @@ class MicroBatcher:
 
     async def put(self, frame: Frame) -> None:
         """Add a frame, waiting for room."""
-        while self._full(frame.lane):
+        while not self.has_room(frame.lane):
             self._left.clear()
             await self._left.wait()
         self._queue.add(frame)
         self._arrived.set()
 
-    def _full(self, lane: Lane) -> bool:
-        frames, size = self._queue.waiting(lane)
-        return frames > 0 and (frames >= self._max_frames or size >= self._max_bytes)
+    def has_room(self, lane: Lane, frames: int = 1) -> bool:
+        """Whether `frames` more of a lane can be put without waiting, their bytes permitting."""
+        waiting, size = self._queue.waiting(lane)
+        return not waiting or (waiting + frames <= self._max_frames and size < self._max_bytes)
+
+    def wake(self) -> None:
+        """Look again whether a batch may leave."""
+        self._arrived.set()
 
     async def take(self) -> list[Frame]:
         """Wait until a batch closes and take it. Call when the device is free.
@@ -180,12 +199,15 @@ class MicroBatcher:
                 batch = self._queue.cut()
                 self._left.set()
                 return batch
-            if self._closed:
+            if self._closed and not len(self._queue):
                 return []
             self._arrived.clear()
             timeout = None if closes_at is None else closes_at - self._clock()
             try:
-                await asyncio.wait_for(self._arrived.wait(), timeout)
+                # Not `wait_for`, which in Python 3.11 swallows a cancellation that comes together
+                # with what it waits for.
+                async with asyncio.timeout(timeout):
+                    await self._arrived.wait()
             except TimeoutError:
                 continue
 

@@ -94,6 +94,10 @@ class Pipeline:
             lambda frame: len(frame.content or b""),
             max_frames=2 * batch.max_batch,
             max_bytes=stream.max_in_flight_bytes,
+            # Decoded bulk frames that found no room would keep live ones from being decoded.
+            admits=lambda lane: (
+                lane is Lane.LIVE or self._to_device.has_room(lane, batch.max_batch)
+            ),
         )
         # Two batches: one on its way to the device, one being decoded behind it.
         self._batch_limit = BatchLimit(batch.max_batch)
@@ -283,6 +287,7 @@ class Pipeline:
             self._to_device.limit_to(limit)
             self._metrics.batch_limit.set(limit)
             frames = self._still_ours(await self._to_device.take())
+            self._to_decode.wake()
             self._measure("device", self._to_device)
             if not frames:
                 continue

@@ -197,6 +197,37 @@ async def test_fetches_are_bounded_for_each_lane_and_bulk_never_holds_up_live() 
         assert scene.fetcher.most_under_way <= 6
 
 
+async def test_a_back_fill_costs_a_live_frame_one_batch_at_most() -> None:
+    """The batch that is on the device already; a full queue of bulk frames costs nothing."""
+    kafka = RecordingSink()
+    async with at_work(kafka, max_batch=8) as scene:
+        on_device = threading.Semaphore(0)
+        proceed = threading.Semaphore(0)
+
+        def before(batch: Sequence[Frame]) -> None:
+            on_device.release()
+            proceed.acquire(timeout=5)
+
+        scene.chain.before = before
+        try:
+            bulk = [frame(f"b{n}", partition=1, offset=n, lane=Lane.BULK) for n in range(100)]
+            await scene.submit(*bulk)
+            for _ in range(2):
+                await until(lambda: on_device.acquire(blocking=False))
+                await asyncio.sleep(0.05)
+                live = frame(lane=Lane.LIVE, partition=0)
+                await scene.submit(live)
+                await asyncio.sleep(0.05)  # is decoded although the device is busy with bulk
+                proceed.release()
+                await until(lambda: on_device.acquire(blocking=False))
+                assert live.image_id in scene.chain.batches[-1]
+                proceed.release()
+        finally:
+            proceed.release(1000)
+        assert await scene.pipeline.drain(5) == 0
+        assert len(kafka.findings) == 102
+
+
 async def test_the_next_batch_is_decoded_while_the_device_works() -> None:
     kafka = RecordingSink()
     async with at_work(kafka, max_batch=4) as scene:
