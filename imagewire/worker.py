@@ -259,6 +259,9 @@ async def run_worker(settings: Settings) -> None:
 
     What was acknowledged is safe at any moment, so ending at once loses nothing.
     """
+    # Retries go on for as long as a store is away: the sinks' writers say once that they began, and
+    # metrics count them. stamina's own hooks would log each and count in the global registry.
+    stamina.instrumentation.set_on_retry_hooks([])
     worker = Worker(settings)
     loop = asyncio.get_running_loop()
 

@@ -13,7 +13,8 @@ import socket
 from collections.abc import Sequence
 
 from aiohttp.abc import AbstractResolver, ResolveResult
-from aiohttp.resolver import ThreadedResolver
+
+from streams.name_lookup import PooledResolver
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -79,7 +80,7 @@ class CheckedResolver(AbstractResolver):
 
     def __init__(self, rules: AddressRules, resolver: AbstractResolver | None = None) -> None:
         self._rules = rules
-        self._resolver = resolver or ThreadedResolver()
+        self._resolver = resolver or PooledResolver()
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC

@@ -102,13 +102,13 @@ class StreamSettings(Section):
         256,
         ge=1,
         le=100_000,
-        description="Frames taken from Kafka and not yet acknowledged, for each lane.",
+        description="Frames taken from Kafka and not yet safe in every sink, for each lane.",
     )
     max_in_flight_bytes: int = Field(
         1024 * MEBIBYTE,
         ge=MEBIBYTE,
-        description="Bytes of records taken from Kafka and not yet acknowledged, for each lane; "
-        "likewise decoded bytes that wait for the device.",
+        description="Bytes of records taken from Kafka and not yet safe in every sink, for each "
+        "lane; likewise decoded bytes that wait for the device.",
     )
     session_timeout: float = Field(
         10.0,
