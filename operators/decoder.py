@@ -8,6 +8,7 @@ be decoded fails alone, with a stable reason, and its neighbours never notice.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -22,6 +23,8 @@ from operators.frame import Frame, Stage
 from operators.image_header import ImageHeader, Undecodable, read_header
 
 __all__ = ["DecodeLimits", "Decoder", "Encoded"]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -132,5 +135,11 @@ class Decoder(ABC):
             self.limits.check(header)
         except Undecodable as problem:
             frame.fail(Stage.DECODE, problem.reason, problem.detail)
+            return None
+        except Exception as error:
+            # A defect in reading headers must not cost the other frames of the batch.
+            log.exception("the header of image %r cannot be read", frame.image_id)
+            detail = f"reading the header failed with {type(error).__name__}: {error}; see the log"
+            frame.fail(Stage.DECODE, "decoder-crash", detail)
             return None
         return Encoded(frame, content, header)

@@ -71,6 +71,10 @@ class AddressRules:
             ForbiddenAddressError
         """
         address = _literal_address(host)
+        if address is None and ":" in host:
+            # Clients take it for an address and hand it to the system's resolver, which would
+            # look it up past the checks here.
+            raise ForbiddenAddressError(f"'{host}' has a colon, but is no IPv6 address")
         if address is not None and not self.permits(address):
             raise ForbiddenAddressError(_refusal(host, address))
 
