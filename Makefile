@@ -7,7 +7,7 @@ LOCK := requirements.lock
 # Tests share the machine with the engines that they start; more workers than cores only wait.
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 
-.PHONY: demo test lint format schemas lock clean help
+.PHONY: demo test lint format schemas lock clean help chaos soak
 
 help:  ## say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -31,6 +31,16 @@ format: $(VENV)/installed  ## put the code into its style
 
 schemas: $(VENV)/installed  ## write docs/schemas from the code
 	$(BIN)/imagewire schemas
+
+KILLS ?= 20
+SECONDS ?= 900
+
+# About 15 minutes on two cores with nothing beside it. ONLY=killed,cut runs some of its faults.
+chaos: $(VENV)/installed  ## break everything, count every image
+	$(BIN)/python -m bench.chaos --kills $(KILLS) $(if $(ONLY),--only $(ONLY)) $(ARGS)
+
+soak: $(VENV)/installed  ## a steady load: does memory stay flat?
+	$(BIN)/python -m bench.chaos.soak --seconds $(SECONDS) $(ARGS)
 
 # uv installs in well under a minute what takes pip several; where it cannot be had or does not
 # reach the registry, pip does it. Both install exactly what the lock names.
