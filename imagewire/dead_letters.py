@@ -18,6 +18,7 @@ import aiokafka.errors
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
 from operators.frame import Origin
+from sinks.kafka.reachable import connection_error
 from sinks.kafka.records import DeadLetterHeader
 from sinks.kafka.settings import KafkaSettings
 from sinks.sink import TransientSinkError
@@ -258,9 +259,8 @@ async def _consumer(settings: KafkaSettings, *topics: str) -> AsyncIterator[AIOK
         await consumer.start()
     except (aiokafka.errors.KafkaError, OSError) as error:
         await consumer.stop()
-        raise TransientSinkError(
-            f"no broker answers at {settings.bootstrap_servers}: {error}"
-        ) from error
+        where = f"no broker answers at {settings.bootstrap_servers}"
+        raise await connection_error(settings, error, where) from error
     try:
         yield consumer
     finally:

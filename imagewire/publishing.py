@@ -20,6 +20,7 @@ import msgspec
 from aiokafka import AIOKafkaProducer
 
 from operators.frame import NAMESPACE, Lane
+from sinks.kafka.reachable import connection_error
 from sinks.kafka.settings import KafkaSettings
 from sinks.sink import TransientSinkError
 
@@ -216,20 +217,22 @@ async def image_publisher(settings: KafkaSettings) -> AsyncIterator[ImagePublish
 
     Raises:
         TransientSinkError: the broker cannot be reached.
+        PermanentSinkError: it lets nobody in with these settings.
     """
     producer = AIOKafkaProducer(**settings.producer_options())
     try:
         await producer.start()
     except (aiokafka.errors.KafkaError, OSError) as error:
         await producer.stop()
-        raise TransientSinkError(
-            f"no broker answers at {settings.bootstrap_servers}: {error}; is it running? "
-            "(imagewire up starts one)"
-        ) from error
+        raise await connection_error(settings, error, _no_broker(settings)) from error
     try:
         yield ImagePublisher(producer, settings)
     finally:
         await producer.stop()
+
+
+def _no_broker(settings: KafkaSettings) -> str:
+    return f"no broker answers at {settings.bootstrap_servers} (imagewire up starts one)"
 
 
 def _record(publication: Publication) -> tuple[bytes, list[tuple[str, bytes]]]:

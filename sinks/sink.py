@@ -33,6 +33,15 @@ class PermanentSinkError(SinkError):
     """The same write would fail again: the data or the configuration is wrong."""
 
 
+class AccessSinkError(PermanentSinkError):
+    """The store does not let us in: a password, a key, a right or a certificate is wrong.
+
+    At the start that is a mistake in the configuration, which ends a worker. Later it is a password
+    that was changed or a right that was taken away: no fault of the images, which wait for people
+    to mend it.
+    """
+
+
 class Sink(ABC):
     """Writes what became of frames: findings of those that succeeded, failures of the others.
 

@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 import faust
+from aiokafka.errors import KafkaError
 from faust.auth import SASLCredentials, SSLCredentials
 from faust.transport.drivers.aiokafka import (
     AIOKafkaConsumerThread,
@@ -28,6 +29,7 @@ from faust.transport.drivers.aiokafka import (
 )
 
 from operators.frame import Lane, Origin
+from sinks.kafka.reachable import connection_error
 from sinks.kafka.settings import KafkaSettings
 from streams.settings import StreamSettings
 
@@ -59,6 +61,7 @@ class ImageStream:
             drain: finishes what is in flight within a bounded time; awaited before partitions
                 are given up, so that their offsets are committed first.
         """
+        self._kafka = kafka
         self._handle = handle
         self._failure: asyncio.Future[None] | None = None
         self._stopping = False
@@ -91,10 +94,18 @@ class ImageStream:
             self._failure.set_exception(error)
 
     async def start(self) -> None:
-        """Join the consumer group and begin to take records."""
+        """Join the consumer group and begin to take records.
+
+        Raises:
+            TransientSinkError, PermanentSinkError: no broker can be reached, or none lets us in.
+        """
         self._failure = asyncio.get_running_loop().create_future()
         self.app.finalize()
-        await self.app.start()
+        try:
+            await self.app.start()
+        except (KafkaError, OSError) as error:
+            where = f"joining the consumer group at {self._kafka.bootstrap_servers}"
+            raise await connection_error(self._kafka, error, where) from error
 
     async def watch(self) -> None:
         """Wait until `stop` is called; raises what ended the stream before."""

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import stamina
 
 from operators.frame import Frame
-from sinks.sink import PermanentSinkError, Sink, TransientSinkError
+from sinks.sink import AccessSinkError, PermanentSinkError, Sink, TransientSinkError
 from streams.metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -162,11 +162,13 @@ class SinkWriter:
 
     def _backoff(self, error: Exception) -> bool | float:
         """Whether to retry, or after how many seconds when the store said so."""
-        if not isinstance(error, TransientSinkError):
+        if not isinstance(error, TransientSinkError | AccessSinkError):
             return False
         self._metrics.sink_retries.labels(self.sink.name).inc()
         if self.trouble is None:
             logger.warning("sink %s cannot write now, retrying: %s", self.sink.name, error)
         since = self.trouble.since if self.trouble else time.time()
         self.trouble = SinkTrouble(str(error), since)
-        return min(error.retry_after, 60.0) if error.retry_after is not None else True
+        if isinstance(error, AccessSinkError) or error.retry_after is None:
+            return True
+        return min(error.retry_after, 60.0)

@@ -40,7 +40,7 @@ def watch(
     from imagewire.cli.terminal import console, print_json, print_note
     from imagewire.cli.watch_lines import dead_letter_fields, line_for
     from imagewire.connection import find_connection
-    from sinks.sink import TransientSinkError
+    from sinks.kafka.reachable import connection_error
 
     settings = find_connection(data, config).settings.kafka
     topic = getattr(settings.topics, what)
@@ -65,9 +65,8 @@ def watch(
             await consumer.start()
         except (aiokafka.errors.KafkaError, OSError) as error:
             await consumer.stop()
-            raise TransientSinkError(
-                f"no broker answers at {settings.bootstrap_servers}: {error}"
-            ) from error
+            where = f"no broker answers at {settings.bootstrap_servers}"
+            raise await connection_error(settings, error, where) from error
         try:
             # Where to begin is settled before it is said, so that nothing published after that
             # is missed.

@@ -34,6 +34,18 @@ TRANSIENT_CODES = frozenset(
 )
 """ClickHouse error codes after which the same statement may succeed later."""
 
+ACCESS_CODES = frozenset(
+    {
+        192,  # UNKNOWN_USER
+        193,  # WRONG_PASSWORD
+        194,  # REQUIRED_PASSWORD
+        195,  # IP_ADDRESS_NOT_ALLOWED
+        497,  # ACCESS_DENIED
+        516,  # AUTHENTICATION_FAILED
+    }
+)
+"""ClickHouse error codes that say that this user may not."""
+
 _LONGEST_MESSAGE = 600
 
 

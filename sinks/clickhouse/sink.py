@@ -17,11 +17,17 @@ from string import Template
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from operators.frame import Frame
-from sinks.clickhouse.connection import connect, engine_message, is_transient, place
+from sinks.clickhouse.connection import (
+    ACCESS_CODES,
+    connect,
+    engine_message,
+    is_transient,
+    place,
+)
 from sinks.clickhouse.rows import FAILURE_COLUMNS, IMAGE_COLUMNS, Column, Row, as_columns
 from sinks.clickhouse.schema import migrate, set_retention
 from sinks.clickhouse.settings import ClickHouseSettings
-from sinks.sink import PermanentSinkError, Sink, SinkError, TransientSinkError
+from sinks.sink import AccessSinkError, PermanentSinkError, Sink, SinkError, TransientSinkError
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
@@ -170,4 +176,6 @@ def _sink_error(error: Exception, doing: str, settings: ClickHouseSettings) -> S
     message = f"ClickHouse at {place(settings)}, {doing}: {engine_message(error)}"
     if is_transient(error):
         return TransientSinkError(message)
+    if getattr(error, "code", None) in ACCESS_CODES:
+        return AccessSinkError(f"{message}; correct clickhouse.username and clickhouse.password")
     return PermanentSinkError(message)

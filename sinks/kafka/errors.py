@@ -11,16 +11,23 @@ import ssl
 
 from aiokafka import errors
 
-from sinks.sink import PermanentSinkError, SinkError, TransientSinkError
+from sinks.sink import AccessSinkError, PermanentSinkError, SinkError, TransientSinkError
 
 TOO_LARGE = (errors.MessageSizeTooLargeError, errors.RecordListTooLargeError)
 
-_CONFIGURATION = (
+_ACCESS = (
     errors.AuthenticationFailedError,
     errors.AuthenticationMethodNotSupported,
     errors.ClusterAuthorizationFailedError,
     errors.GroupAuthorizationFailedError,
     errors.IllegalSaslStateError,
+    errors.SaslAuthenticationFailed,
+    errors.SecurityDisabled,
+    errors.TopicAuthorizationFailedError,
+    errors.UnsupportedSaslMechanismError,
+    ssl.SSLCertVerificationError,
+)
+_CONFIGURATION = (
     errors.IncompatibleBrokerVersion,
     errors.InvalidConfigurationError,
     errors.InvalidPartitionsError,
@@ -32,14 +39,9 @@ _CONFIGURATION = (
     errors.InvalidTopicError,
     errors.KafkaConfigurationError,
     errors.PolicyViolationError,
-    errors.SaslAuthenticationFailed,
-    errors.SecurityDisabled,
-    errors.TopicAuthorizationFailedError,
     errors.UnsupportedCodecError,
     errors.UnsupportedForMessageFormatError,
-    errors.UnsupportedSaslMechanismError,
     errors.UnsupportedVersionError,
-    ssl.SSLCertVerificationError,
     ValueError,
     TypeError,
 )
@@ -59,6 +61,8 @@ def as_sink_error(error: BaseException, doing: str) -> SinkError:
             "raise message.max.bytes (broker) or max.message.bytes (topic), "
             "and kafka.max_record_bytes"
         )
+    if isinstance(error, _ACCESS):
+        return AccessSinkError(f"{doing}: {reason}; correct the [kafka] settings")
     if isinstance(error, _CONFIGURATION):
         return PermanentSinkError(f"{doing}: {reason}; correct the [kafka] settings")
     return TransientSinkError(f"{doing}: {reason}")

@@ -19,6 +19,7 @@ from aiokafka import AIOKafkaProducer, errors
 
 from operators.frame import Frame
 from sinks.kafka.errors import TOO_LARGE, as_sink_error
+from sinks.kafka.reachable import connection_error
 from sinks.kafka.records import (
     DeadLetterHeader,
     dead_letter_headers,
@@ -234,11 +235,11 @@ class KafkaSink(Sink):
                     ) from error
                 log.info("%s: no idempotent producing; a network retry may repeat a record", where)
             except (errors.KafkaError, OSError, ValueError) as error:
-                raise as_sink_error(error, where) from error
+                raise await connection_error(self._settings, error, where) from error
         try:
             return await self._started(idempotent=False)
         except (errors.KafkaError, OSError, ValueError) as error:
-            raise as_sink_error(error, where) from error
+            raise await connection_error(self._settings, error, where) from error
 
     async def _started(self, idempotent: bool) -> AIOKafkaProducer:
         producer = AIOKafkaProducer(

@@ -14,6 +14,7 @@ from aiokafka import errors
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from sinks.kafka.errors import as_sink_error
+from sinks.kafka.reachable import connection_error
 from sinks.kafka.settings import KafkaSettings
 from sinks.sink import TransientSinkError
 
@@ -44,7 +45,7 @@ async def ensure_topics(settings: KafkaSettings) -> list[str]:
         await client.start()
         return await _create_missing(client, settings)
     except (errors.KafkaError, OSError, ValueError) as error:
-        raise as_sink_error(error, where) from error
+        raise await connection_error(settings, error, where) from error
     finally:
         await client.close()
 

@@ -12,7 +12,7 @@ from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
 from sinks.qdrant.settings import QdrantSettings
-from sinks.sink import PermanentSinkError, SinkError, TransientSinkError
+from sinks.sink import AccessSinkError, PermanentSinkError, SinkError, TransientSinkError
 
 log = logging.getLogger(__name__)
 
@@ -31,10 +31,9 @@ _PERMANENT_CODES = {
     grpc.StatusCode.INVALID_ARGUMENT,
     grpc.StatusCode.NOT_FOUND,
     grpc.StatusCode.OUT_OF_RANGE,
-    grpc.StatusCode.PERMISSION_DENIED,
-    grpc.StatusCode.UNAUTHENTICATED,
     grpc.StatusCode.UNIMPLEMENTED,
 }
+_ACCESS_CODES = {grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED}
 
 
 def connect(settings: QdrantSettings) -> AsyncQdrantClient:
@@ -97,20 +96,17 @@ def as_sink_error(error: BaseException, doing: str) -> SinkError:
         )
     if isinstance(error, grpc.aio.AioRpcError):
         text = f"{doing}: {error.code().name}: {error.details()}"
+        if error.code() in _ACCESS_CODES:
+            return AccessSinkError(f"{text}; correct qdrant.api_key")
         if error.code() in _PERMANENT_CODES:
-            return PermanentSinkError(_with_advice(text, error.code().name))
+            return PermanentSinkError(text)
         return TransientSinkError(text)
     if isinstance(error, UnexpectedResponse):
         status = error.status_code or 0
         text = f"{doing}: HTTP {status} {error.reason_phrase}"
         if status >= 500 or status in (408, 425, 429):
             return TransientSinkError(text)
-        refused = "UNAUTHENTICATED" if status in (401, 403) else ""
-        return PermanentSinkError(_with_advice(text, refused))
+        if status in (401, 403):
+            return AccessSinkError(f"{text}; correct qdrant.api_key")
+        return PermanentSinkError(text)
     return TransientSinkError(f"{doing}: {type(error).__name__}: {error}")
-
-
-def _with_advice(text: str, code: str) -> str:
-    if code in ("UNAUTHENTICATED", "PERMISSION_DENIED"):
-        return f"{text}; correct qdrant.api_key"
-    return text

@@ -12,7 +12,7 @@ import pytest
 from faulty_parts import RecordingSink, frame, until
 
 from operators.frame import Frame
-from sinks.sink import PermanentSinkError, TransientSinkError
+from sinks.sink import AccessSinkError, PermanentSinkError, TransientSinkError
 from streams.delivery import DeadLetterError, Delivery
 from streams.metrics import Metrics
 
@@ -80,6 +80,27 @@ async def test_a_frame_is_safe_only_when_every_sink_has_it() -> None:
         clickhouse.resume()
         await until(lambda: scene.safe == ["a", "b"])
         assert sorted(scene.written) == sorted((s.name, i) for s in sinks for i in "ab")
+
+
+async def test_a_password_that_was_changed_meanwhile_makes_no_dead_letters(
+    no_backoff: None,
+) -> None:
+    kafka, clickhouse = RecordingSink("kafka"), RecordingSink("clickhouse")
+    refused = True
+
+    async def before(frames: Sequence[Frame]) -> None:
+        if refused:
+            raise AccessSinkError("authentication failed")
+
+    clickhouse.before = before
+    async with at_work(kafka, clickhouse) as scene:
+        scene.deliver("a", "b")
+        await until(lambda: clickhouse.attempts > 5)
+        assert "authentication failed" in scene.delivery.troubles()["clickhouse"].error
+        assert scene.safe == []
+        refused = False
+        await until(lambda: scene.safe == ["a", "b"])
+        assert kafka.failures == clickhouse.failures == []
 
 
 async def test_a_store_that_is_away_is_tried_until_it_is_back_while_the_others_go_on(
