@@ -36,7 +36,7 @@ _WARM_UP_SHARE = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """`rss_mib` is the worker's resident set with its children's; `frames` counts since its start."""
+    """`rss_mib` is the worker's resident set with its children's, `frames` all it ever finished."""
 
     second: float
     rss_mib: float
