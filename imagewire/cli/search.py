@@ -78,27 +78,47 @@ def search(
 
 
 def _print_table(found: list[Similar]) -> None:
-    """Columns that fit a narrow terminal; `--json` has everything."""
+    """Columns that fit the terminal, the longest values cut; `--json` has everything."""
     from rich.table import Table
     from rich.text import Text
 
     from imagewire.cli.terminal import console, printable
 
-    table = Table(box=None, pad_edge=False)
-    table.add_column("score", justify="right", no_wrap=True)
-    table.add_column("image", overflow="fold", ratio=3)
-    table.add_column("feed", overflow="ellipsis", no_wrap=True, max_width=12)
-    table.add_column("verdict", no_wrap=True)
-    table.add_column("labels", overflow="ellipsis", no_wrap=True, ratio=2)
-    table.add_column("uri", overflow="ellipsis", no_wrap=True, ratio=2)
-    for similar in found:
-        payload = similar.payload
-        texts = (
-            similar.image_id,
-            payload.get("feed"),
-            payload.get("verdict"),
-            ", ".join(payload.get("labels") or []),
-            payload.get("uri"),
-        )
-        table.add_row(f"{similar.score:.3f}", *(Text(printable(str(t or ""))) for t in texts))
+    rows = [
+        [
+            f"{similar.score:.3f}",
+            *(
+                printable(str(value or ""))
+                for value in (
+                    similar.image_id,
+                    similar.payload.get("feed"),
+                    similar.payload.get("verdict"),
+                    ", ".join(similar.payload.get("labels") or []),
+                    similar.payload.get("uri"),
+                )
+            ),
+        ]
+        for similar in found
+    ]
+    headings = ["score", "image", "feed", "verdict", "labels", "uri"]
+    needed = [
+        max(len(heading), *(len(row[column]) for row in rows))
+        for column, heading in enumerate(headings)
+    ]
+    score, image, feed, verdict, labels, uri = needed
+    feed = min(feed, 12)
+    left = console.width - score - feed - verdict - 5  # a space between columns
+    image = min(image, max(left // 2, 12))
+    labels = min(labels, max((left - image) // 2, 6))
+    uri = min(uri, max(left - image - labels, 3))
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    for heading, width in zip(headings, (score, image, feed, verdict, labels, uri), strict=True):
+        # An id is copied, so it is folded; of the others the beginning is enough.
+        overflow: Literal["fold", "ellipsis"] = "fold" if heading == "image" else "ellipsis"
+        table.add_column(heading, width=width, no_wrap=heading != "image", overflow=overflow)
+    for row in rows:
+        # The end of an address says more than its beginning.
+        if len(row[-1]) > uri:
+            row[-1] = f"…{row[-1][1 - uri :]}"
+        table.add_row(*map(Text, row))
     console.print(table)

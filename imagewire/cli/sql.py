@@ -32,7 +32,7 @@ def sql(
         config: Settings file that names the ClickHouse server to ask.
     """
     from imagewire.cli.outcome import UsageError
-    from imagewire.cli.tables import print_arrow_table
+    from imagewire.cli.tables import print_arrow_table, with_readable_text
     from imagewire.cli.terminal import print_json
     from imagewire.connection import find_connection
     from sinks.clickhouse.reader import ClickHouseReader
@@ -40,7 +40,7 @@ def sql(
     if format == "arrow" and sys.stdout.isatty():
         raise UsageError("Arrow is binary and no use on a terminal; send it to a file: … > FILE")
     with ClickHouseReader(find_connection(data, config).settings.clickhouse) as reader:
-        answer = reader.query(query)
+        answer = with_readable_text(reader.query(query))
     if format == "table":
         print_arrow_table(answer)
     elif format == "json":

@@ -10,6 +10,7 @@ import pyarrow as pa
 from rich.table import Table
 from rich.text import Text
 
+from imagewire.cli.outcome import CommandError
 from imagewire.cli.terminal import console, printable
 
 MOST_ROWS = 200
@@ -33,6 +34,32 @@ def print_arrow_table(answer: pa.Table) -> None:
     shown = f", the first {MOST_ROWS} shown" if answer.num_rows > MOST_ROWS else ""
     plural = "row" if answer.num_rows == 1 else "rows"
     console.print(f"{answer.num_rows} {plural}{shown}", style="dim")
+
+
+def with_readable_text(answer: pa.Table) -> pa.Table:
+    """`answer` with every column of text valid UTF-8; bytes that are none become U+FFFD.
+
+    ClickHouse's String holds any bytes, and Arrow takes them for text.
+
+    Raises:
+        CommandError: a column of lists or maps holds such bytes.
+    """
+    for index, field in enumerate(answer.schema):
+        column = answer.column(index)
+        try:
+            column.validate(full=True)
+        except pa.ArrowInvalid as error:
+            if not pa.types.is_string(field.type):
+                raise CommandError(
+                    f"column '{field.name}' holds text that is not UTF-8; ask for hex(…) or "
+                    "toValidUTF8(…) of it"
+                ) from error
+            texts = [
+                None if value is None else value.decode(errors="replace")
+                for value in column.cast(pa.binary()).to_pylist()
+            ]
+            answer = answer.set_column(index, field.name, pa.array(texts, pa.string()))
+    return answer
 
 
 def cell_text(value: Any) -> str:

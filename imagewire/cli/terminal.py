@@ -11,7 +11,7 @@ import sys
 from typing import Any, NoReturn
 
 import msgspec
-from rich.console import Console
+from rich.console import Console, ConsoleDimensions
 from rich.markup import escape
 
 WIDTH_WITHOUT_TERMINAL = 160
@@ -19,19 +19,19 @@ WIDTH_WITHOUT_TERMINAL = 160
 
 
 class _Console(Console):
+    @property  # type: ignore[misc] # the setter is not used
+    def size(self) -> ConsoleDimensions:
+        if self.is_terminal or "COLUMNS" in os.environ:
+            return super().size
+        return ConsoleDimensions(WIDTH_WITHOUT_TERMINAL, 50)
+
     def on_broken_pipe(self) -> NoReturn:
         # rich would end the process with exit code 1; `imagewire.cli.run` knows better.
         raise BrokenPipeError
 
 
-def _console(stderr: bool) -> Console:
-    stream = sys.stderr if stderr else sys.stdout
-    given = stream is None or stream.isatty() or "COLUMNS" in os.environ
-    return _Console(stderr=stderr, highlight=False, width=None if given else WIDTH_WITHOUT_TERMINAL)
-
-
-error_console = _console(stderr=True)
-console = _console(stderr=False)
+error_console = _Console(stderr=True, highlight=False)
+console = _Console(highlight=False)
 
 _CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
 # Half characters (from names of files that are not UTF-8) cannot be written at all.

@@ -260,7 +260,7 @@ def test_sql_refuses_what_does_not_read_or_makes_no_sense(
 
 
 def test_text_from_records_cannot_steer_the_terminal(ask: Ask) -> None:
-    steering = "SELECT concat('a', char(27), '[2J', char(155), 'b') AS text"
+    steering = "SELECT concat('a', char(27), '[2J', char(194, 155), 'b', char(155)) AS text"
     for style, expected in (
         ("table", r"a\x1b[2J"),
         ("json", r'{"text":"a\u001b[2J'),
