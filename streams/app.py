@@ -247,6 +247,8 @@ def _build_app(
         broker_rebalance_timeout=stream.drain_timeout + stream.session_timeout,
         broker_commit_interval=stream.commit_interval,
         consumer_auto_offset_reset="earliest",
+        # Partitions that are added are noticed within this time; by default it is 5 minutes.
+        consumer_metadata_max_age_ms=30_000,
         # A partition's fetch; larger records still arrive, one at a time (KIP-74).
         consumer_max_fetch_size=4 * 1024 * 1024,
         # Records wait in the broker, not here: intake is bounded by frames in flight.

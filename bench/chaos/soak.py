@@ -161,7 +161,7 @@ def plot(result: Soak, path: Path) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.chaos.soak", description=__doc__)
     parser.add_argument("--seconds", type=float, default=900.0)
-    parser.add_argument("--rate", type=float, default=15.0, help="images a second")
+    parser.add_argument("--rate", type=float, default=12.0, help="images a second")
     parser.add_argument("--out", type=Path, default=FOLDER, help="folder for soak.json, soak.png")
     arguments = parser.parse_args()
     if arguments.seconds < 60:

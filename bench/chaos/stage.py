@@ -50,7 +50,7 @@ class Stage:
         self,
         directory: Path,
         *,
-        rate: float = 15.0,
+        rate: float = 12.0,
         patience: float = 90.0,
         report: Callable[[str], None] = lambda _: None,
     ) -> None:
@@ -172,7 +172,7 @@ class Stage:
             account = await self.settle(load)
         return Row.of(fault, account, peak.mib, time.monotonic() - began)
 
-    async def progress(self, load: Load, more: int, within: float = 60.0) -> None:
+    async def progress(self, load: Load, more: int, within: float = 240.0) -> None:
         """Wait until `more` further images were published: the load is flowing."""
         wanted = len(load.confirmed) + more
         async with asyncio.timeout(within):

@@ -11,7 +11,7 @@ from bench.chaos.producer import Load
 from bench.chaos.report import Row
 from bench.chaos.stage import SESSION_TIMEOUT, Stage
 
-_READY_WITHIN = 120.0
+_READY_WITHIN = 300.0
 
 
 async def killed(stage: Stage, kills: int, seed: int = 1) -> Row:
