@@ -7,7 +7,7 @@ LOCK := requirements.lock
 # Tests share the machine with the engines that they start; more workers than cores only wait.
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 
-.PHONY: demo test lint format schemas lock clean help chaos soak
+.PHONY: demo test fuzz lint format schemas lock clean help chaos soak
 
 help:  ## say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -17,6 +17,9 @@ demo: $(VENV)/installed  ## real photos through Kafka, the models and the stores
 
 test: $(VENV)/installed  ## the tests
 	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadgroup $(ARGS)
+
+fuzz: $(VENV)/installed  ## hostile records, references and images, about 200 000 of them
+	$(BIN)/python tests/fuzz/fuzz.py $(ARGS)
 
 lint: $(VENV)/installed  ## style, types, layers, schemas
 	$(BIN)/ruff check .

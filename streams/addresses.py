@@ -120,7 +120,7 @@ def _literal_address(host: str) -> Address | None:
         pass
     try:
         return ipaddress.IPv4Address(socket.inet_aton(text))
-    except (OSError, UnicodeEncodeError):
+    except (OSError, ValueError):  # a zero byte within, or no ASCII
         return None
 
 

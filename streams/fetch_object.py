@@ -27,7 +27,10 @@ class ObjectFetcher:
 
     async def fetch(self, uri: str) -> bytes:
         """The object that `uri` names. Raises `FetchError`."""
-        parts = urlsplit(uri)
+        try:
+            parts = urlsplit(uri)
+        except ValueError as error:
+            raise FetchError("bad-uri", f"'{shown(uri)}' is no address: {error}") from error
         bucket = f"{parts.scheme.lower()}://{parts.netloc}"
         if bucket not in self._allowed:
             raise FetchError(
