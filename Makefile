@@ -7,7 +7,7 @@ LOCK := requirements.lock
 # Tests share the machine with the engines that they start; more workers than cores only wait.
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 
-.PHONY: demo test fuzz lint format schemas lock clean help chaos soak
+.PHONY: demo test fuzz lint format schemas lock clean help chaos soak audit
 
 help:  ## say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -56,9 +56,17 @@ $(VENV)/installed: pyproject.toml $(LOCK)
 	    && $(BIN)/python -m pip install --quiet --no-deps -e . )
 	touch $@
 
+# In an environment of its own, so that the auditor does not become a dependency. --strict: a package
+# that could not be looked up fails the audit, since a data source out of reach would else pass it.
+audit:  ## known vulnerabilities of what the lock names (asks pypi.org)
+	$(PYTHON) -m venv $(VENV)-audit
+	$(VENV)-audit/bin/python -m pip install --quiet pip-audit==2.10.1
+	$(VENV)-audit/bin/pip-audit --strict --no-deps --disable-pip --progress-spinner off \
+	    --requirement $(LOCK) $(ARGS)
+
 lock: $(VENV)/installed  ## resolve the dependencies anew
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade \
 	    --extra demo --extra dev pyproject.toml -o $(LOCK)
 
 clean:  ## remove the environment and what tools left behind
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) $(VENV)-audit build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
