@@ -108,7 +108,8 @@ class HttpFetcher:
             url = yarl.URL(uri)
             url = url if base is None else base.join(url)
             url.port  # noqa: B018 - is read lazily, and may be no number
-        except ValueError as error:
+        except (ValueError, IndexError) as error:
+            # IndexError: what yarl 1.x raises for a bracket after an empty host.
             raise FetchError("bad-uri", f"'{shown(uri)}' is no address") from error
         return url
 
