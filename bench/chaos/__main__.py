@@ -57,8 +57,10 @@ def scenarios(kills: int) -> dict[str, Scenario]:
     }
 
 
-async def run(names: list[str], kills: int, directory: Path, console: Console) -> list[Row]:
-    """Run the scenarios one after another on one stack; a row for each."""
+async def run(
+    names: list[str], kills: int, directory: Path, console: Console, out: Path
+) -> list[Row]:
+    """Run the scenarios one after another on one stack; rows are written to `out` as they come."""
     began = time.monotonic()
 
     def report(what: str) -> None:
@@ -77,6 +79,7 @@ async def run(names: list[str], kills: int, directory: Path, console: Console) -
                 found = [Row.unfinished(name, error)]
             for row in found:
                 rows.append(row)
+                write_json(rows, out)
                 report(
                     f"[bold]{row.fault}[/bold]: published {row.published}, lost {row.lost}, "
                     f"doubled {row.doubled}, dead letters {row.dead_letters}"
@@ -101,7 +104,7 @@ def main() -> int:
     console = Console(width=None if sys.stdout.isatty() else 170, soft_wrap=False)
     directory = arguments.keep or Path(tempfile.mkdtemp(prefix="imagewire-chaos-"))
     try:
-        rows = asyncio.run(run(names, arguments.kills, directory, console))
+        rows = asyncio.run(run(names, arguments.kills, directory, console, arguments.out))
     except EmbeddedError as error:
         console.print(f"[red]the stack cannot run: {error}[/red]")
         return 2
@@ -109,7 +112,6 @@ def main() -> int:
         if arguments.keep is None:
             shutil.rmtree(directory, ignore_errors=True)
     print_table(rows, console)
-    write_json(rows, arguments.out)
     console.print(f"rows: {arguments.out}")
     return 0 if all(row.passed for row in rows) else 1
 
