@@ -4,7 +4,8 @@ The encoded bytes go to the GPU and the pixels stay there, which saves the large
 path. DALI cannot skip an image: one that it cannot decode makes the whole batch raise (DALI issue
 3913). So every image is screened before, and when a batch raises all the same, its images are
 decoded one by one on the processor, which finds the guilty one. Formats other than ordinary JPEG
-go to the processor at once: DALI would decode those there too.
+go to the processor at once: DALI would decode those there too. So do JPEGs with invalid tables,
+since DALI runs in this process and nothing contains what they might do to it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import torch
 from torch.utils.dlpack import from_dlpack
 
 from operators.decoder import DecodeLimits, Decoder, Encoded
+from operators.jpeg_tables import is_well_formed
 
 log = logging.getLogger(__name__)
 
@@ -127,7 +129,8 @@ class DaliDecoder(Decoder):
 
 
 def _is_ordinary(image: Encoded) -> bool:
-    return image.header.plain and not image.header.truncated
+    header = image.header
+    return header.plain and not header.truncated and is_well_formed(image.content)
 
 
 def _upright(pixels: torch.Tensor, orientation: int) -> torch.Tensor:
