@@ -17,6 +17,7 @@ from typing import Protocol
 
 from operators.chain import DeviceLostError, OutOfMemory
 from operators.frame import Frame, Lane, Stage
+from sinks.replay import failed_attempts
 from sinks.sink import Sink
 from streams.batch_limit import BatchLimit
 from streams.batcher import BatchLimits, MicroBatcher
@@ -357,8 +358,10 @@ class Pipeline:
         self._metrics.queue_depth.labels(stage).set(len(queue))
 
     def _written(self, frame: Frame, sink: Sink) -> None:
+        if sink.name != "kafka" or frame.failed or failed_attempts(frame.origin):
+            return  # a replay waited for a person
         # Producers may send no timestamp, which Kafka records as -1.
-        if sink.name == "kafka" and not frame.failed and frame.origin.timestamp_ms > 0:
+        if frame.origin.timestamp_ms > 0:
             latency = time.time() - frame.origin.timestamp_ms / 1000
             self._metrics.latency.labels(self._metrics.feed(frame.feed)).observe(max(latency, 0.0))
 

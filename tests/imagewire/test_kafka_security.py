@@ -8,6 +8,8 @@ import json
 import logging
 import os
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -234,6 +236,10 @@ async def test_a_worker_whose_password_is_wrong_ends_and_says_so(
     secret = tmp_path / "password"
     secret.write_text(WRONG)
     monkeypatch.setenv("IMAGEWIRE_KAFKA__SASL_PASSWORD_FILE", str(secret))
+    off = "".join(
+        f"[operators.{name}]\nenabled = false\n"
+        for name in ("objects", "text", "scores", "embedding", "fingerprint")
+    )
     file = tmp_path / "imagewire.toml"
     file.write_text(
         f"""
@@ -243,9 +249,21 @@ async def test_a_worker_whose_password_is_wrong_ends_and_says_so(
         sasl_mechanism = "SCRAM-SHA-512"
         sasl_username = "{USER}"
         ssl_cafile = "{kafka.ssl_cafile}"
+        [http]
+        enabled = false
+        {off}
         """
     )
+    worker = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "imagewire", "worker", "--config", str(file)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    said = (await worker.communicate())[0].decode()
+    assert worker.returncode == 1
+    assert "correct the [kafka] settings" in said
+    # So does a command.
     assert await asyncio.to_thread(run, ["replay", "--config", str(file)]) == 1
-    said = capsys.readouterr().err
-    assert "correct the [kafka] settings" in " ".join(said.split())
-    assert WRONG not in said
+    told = capsys.readouterr().err
+    assert "correct the [kafka] settings" in " ".join(told.split())
+    assert WRONG not in said + told

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -79,6 +80,19 @@ async def test_every_frame_reaches_every_sink_and_is_acknowledged_in_order() -> 
         assert len(kafka.findings) == 50
         assert scene.value("frames_in_total", feed="test") == 50
         assert scene.value("frames_out_total", feed="test", action="allow") == 50
+
+
+async def test_a_replay_waited_for_a_person_which_is_no_latency() -> None:
+    async with at_work(RecordingSink("kafka")) as scene:
+        new, replayed = frames(2)
+        now = time.time_ns() // 1_000_000
+        new.origin = replace(new.origin, timestamp_ms=now)
+        replayed.origin = replace(
+            replayed.origin, timestamp_ms=now - 86_400_000, headers=(("imagewire-attempt", b"1"),)
+        )
+        await scene.submit(new, replayed)
+        assert await scene.pipeline.drain(5) == 0
+        assert scene.value("latency_seconds_count", feed="test") == 1
 
 
 @pytest.mark.parametrize(
