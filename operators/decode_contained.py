@@ -70,8 +70,7 @@ class ContainedDecoder(Decoder):
             self._places.put(None)
 
     def decode_screened(self, images: Sequence[Encoded]) -> None:
-        for _ in self.pool.map(self._decode, images):
-            pass
+        self.spread(self._decode, images)
 
     def close(self) -> None:
         super().close()

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import torch
 
-from operators.decode_pixels import Decoded, decode_pixels, prepare
+from operators.decode_pixels import decode_pixels, prepare
 from operators.decoder import DecodeLimits, Decoder, Encoded
 from operators.image_header import Undecodable
 
@@ -26,20 +26,18 @@ class CpuDecoder(Decoder):
         prepare()
 
     def decode_screened(self, images: Sequence[Encoded]) -> None:
-        for image, found in zip(images, self.pool.map(self._decode, images), strict=True):
-            if isinstance(found, Undecodable):
-                image.fail(found)
-            else:
-                pixels = torch.from_numpy(found.pixels).to(self.device, non_blocking=True)
-                image.finish(pixels, found.truncated)
+        self.spread(self._decode, images)
 
-    def _decode(self, image: Encoded) -> Decoded | Undecodable:
+    def _decode(self, image: Encoded) -> None:
         try:
-            return decode_pixels(image.content, image.header, self.limits)
+            found = decode_pixels(image.content, image.header, self.limits)
         except Undecodable as problem:
-            return problem
+            image.fail(problem)
         except MemoryError:
-            return out_of_memory(image)
+            image.fail(out_of_memory(image))
+        else:
+            pixels = torch.from_numpy(found.pixels).to(self.device, non_blocking=True)
+            image.finish(pixels, found.truncated)
 
 
 def out_of_memory(image: Encoded) -> Undecodable:

@@ -11,9 +11,11 @@ import hashlib
 import logging
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 
@@ -23,6 +25,8 @@ from operators.frame import Frame, Stage
 from operators.image_header import ImageHeader, Undecodable, read_header
 
 __all__ = ["DecodeLimits", "Decoder", "Encoded"]
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +89,16 @@ class Decoder(ABC):
             failed before, if there are any, then each part. Together they are `frames`.
         """
         waiting = [frame for frame in frames if not frame.failed]
-        screened = [item for item in self.pool.map(self._screen, waiting) if item is not None]
+        passed: dict[int, Encoded] = {}
+
+        def screen(numbered: tuple[int, Frame]) -> None:
+            number, frame = numbered
+            encoded = self._screen(frame)
+            if encoded is not None:
+                passed[number] = encoded
+
+        self.spread(screen, list(enumerate(waiting)))
+        screened = [passed[number] for number in sorted(passed)]
         for frame in waiting:
             if frame.failed:
                 frame.content = None
@@ -100,6 +113,26 @@ class Decoder(ABC):
     @abstractmethod
     def decode_screened(self, images: Sequence[Encoded]) -> None:
         """Call `finish` or `fail` of every image."""
+
+    def spread(self, work: Callable[[T], None], items: Sequence[T]) -> None:
+        """Do `work` to every item, on all threads at once.
+
+        A thread takes one item after the other by itself: a future for each would cost as much as
+        a tenth of decoding a small picture. What `work` raises is raised here.
+        """
+        left = deque(items)
+
+        def take() -> None:
+            while left:
+                try:
+                    item = left.popleft()
+                except IndexError:  # another thread took the last
+                    return
+                work(item)
+
+        running = [self.pool.submit(take) for _ in range(min(self.threads, len(left)))]
+        for future in running:
+            future.result()
 
     def close(self) -> None:
         """End the threads. Decoding is not possible afterwards."""

@@ -98,7 +98,8 @@ def eventually(holds: Callable[[], bool], seconds: float = 20.0) -> bool:
 def test_an_image_that_breaks_its_decoder_fails_alone_and_the_next_batch_works(
     make: Callable[..., ContainedDecoder], photo: bytes, deed: bytes, reason: str
 ) -> None:
-    decoder = make(timeout=1.5)
+    # Long enough for the good images on a machine that is busy with other tests.
+    decoder = make(timeout=4.0)
     frames = decode(decoder, *[photo] * 5, photo + deed, *[photo] * 5)
     for index, frame in enumerate(frames):
         if index == 5:

@@ -25,7 +25,8 @@ from operators.image_header import read_header
 
 CPU = Device(torch.device("cpu"), torch.float32)
 SCREENING_SECONDS = 2.0
-"""Far more than screening takes (50 ms at most), far less than decoding the bombs would."""
+"""Of this process's own time. Far more than screening takes (50 ms at most), far less than decoding
+the bombs would."""
 
 
 @pytest.fixture(scope="module")
@@ -177,9 +178,9 @@ def test_a_bomb_is_refused_without_being_decoded(
 ) -> None:
     bomb = make()
     assert len(bomb) <= DecodeLimits().max_bytes
-    started = time.monotonic()
+    started = time.process_time()
     frames = decode(decoder, encode(photo, "png"), bomb, encode(photo, "png"))
-    assert time.monotonic() - started < SCREENING_SECONDS
+    assert time.process_time() - started < SCREENING_SECONDS
     assert [reason(frame) for frame in frames] == ["", expected, ""]
 
 
@@ -252,8 +253,8 @@ def bmp_claiming_more() -> bytes:
 
 
 def png_with(*names: bytes) -> bytes:
-    """Text and colour profile that inflate to 500 MB."""
-    bomb = zeros(500 * MEBIBYTE)
+    """Text and colour profile that inflate to 200 MB."""
+    bomb = zeros(200 * MEBIBYTE)
     heads = {b"zTXt": b"a\x00\x00", b"iTXt": b"a\x00\x01\x00\x00\x00", b"iCCP": b"a\x00\x00"}
     extra = [chunk(name, heads[name] + bomb) for name in names]
     return png(9, 9, *extra, chunk(b"IDAT", zlib.compress(bytes(9 * 28))))
