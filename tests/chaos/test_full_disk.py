@@ -1,0 +1,86 @@
+"""A disk without room: what ClickHouse did not keep must not be called written.
+
+The table is told to leave more of the disk free than there is, which ClickHouse checks where it
+checks for room, at the end of an insert.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import httpx
+import pytest
+from front_process import ClickHouseServer
+from pydantic import SecretStr
+
+from operators.frame import Frame, Origin
+from sinks.clickhouse.reader import ClickHouseReader
+from sinks.clickhouse.settings import ClickHouseSettings
+from sinks.clickhouse.sink import ClickHouseSink
+from sinks.sink import TransientSinkError
+
+_ENDLESS = 10**18
+
+
+def command(server: ClickHouseServer, sql: str) -> httpx.Response:
+    return httpx.post(
+        f"http://{server.host}:{server.port}/",
+        content=sql,
+        auth=("writer", server.writer_password),
+        trust_env=False,
+    )
+
+
+def frame(number: int) -> Frame:
+    origin = Origin("images", 0, number, 1_700_000_000_000 + number)
+    return Frame(f"image-{number}", "feed", origin.timestamp_ms, origin)
+
+
+async def test_rows_that_a_full_disk_refuses_are_kept_and_written_when_there_is_room_again(
+    clickhouse_front: ClickHouseServer, unique: Callable[[str], str]
+) -> None:
+    database = unique("full").replace("-", "_")
+    settings = ClickHouseSettings(
+        host=clickhouse_front.host,
+        port=clickhouse_front.port,
+        username="writer",
+        password=SecretStr(clickhouse_front.writer_password),
+        database=database,
+    )
+    table = f"{database}.images_raw"
+    sink = ClickHouseSink(settings)
+    await sink.open()
+    try:
+        full = f"MODIFY SETTING min_free_disk_bytes_to_perform_insert = {_ENDLESS}"
+        assert command(clickhouse_front, f"ALTER TABLE {table} {full}").status_code == 200
+        with pytest.raises(TransientSinkError, match="NOT_ENOUGH_SPACE"):
+            await sink.write([frame(1), frame(2)])
+        room = "RESET SETTING min_free_disk_bytes_to_perform_insert"
+        assert command(clickhouse_front, f"ALTER TABLE {table} {room}").status_code == 200
+        await sink.write([frame(1), frame(2)])
+    finally:
+        await sink.close()
+    with ClickHouseReader(settings) as reader:
+        rows = reader.query("SELECT image_id FROM images ORDER BY image_id")
+    assert rows.column("image_id").to_pylist() == ["image-1", "image-2"]
+
+
+@pytest.mark.parametrize(
+    "insert",
+    [
+        "INSERT INTO {} SETTINGS async_insert = 0 FORMAT TSV\n1\tone\n2\ttwo\n",
+        "INSERT INTO {} (n, word) VALUES (1, 'one'),\n\n(2, 'two')",
+        "INSERT INTO {} (word, n) SETTINGS async_insert = 0 FORMAT CSV\none,1\ntwo,2\n",
+    ],
+    ids=["TSV", "VALUES", "CSV"],
+)
+def test_an_insert_says_how_many_rows_it_wrote(
+    clickhouse_front: ClickHouseServer, unique: Callable[[str], str], insert: str
+) -> None:
+    table = unique("words").replace("-", "_")
+    create = f"CREATE TABLE {table} (n UInt32, word String) ENGINE = MergeTree ORDER BY n"
+    assert command(clickhouse_front, create).status_code == 200
+    answer = command(clickhouse_front, insert.format(table))
+    assert answer.status_code == 200
+    assert '"written_rows":"2"' in answer.headers["X-ClickHouse-Summary"].replace(" ", "")
+    assert command(clickhouse_front, f"SELECT count() FROM {table}").text.strip() == "2"
