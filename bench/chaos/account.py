@@ -7,6 +7,7 @@ points by their payload, and the topics from their first record to their last.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -15,13 +16,17 @@ from typing import Any
 
 import msgspec
 from aiokafka import AIOKafkaConsumer
+from aiokafka.errors import KafkaError
 from qdrant_client import models
 
 from bench.chaos.producer import Kind, Load, Publication
 from imagewire.settings import Settings
-from sinks.clickhouse.reader import ClickHouseReader
+from sinks.clickhouse.reader import ClickHouseReader, QueryError
 from sinks.kafka.records import DeadLetterHeader
+from sinks.qdrant.connection import ERRORS as QDRANT_ERRORS
 from sinks.qdrant.connection import connect
+
+logger = logging.getLogger(__name__)
 
 _ASK_AGAIN_SECONDS = 1.0
 _SCROLL_POINTS = 1000
@@ -82,7 +87,15 @@ async def settle(settings: Settings, load: Load, patience: float) -> Account:
     deadline = time.monotonic() + patience
     fewest = None
     while True:
-        account = judge(load, await read_back(settings, load.feed))
+        try:
+            account = judge(load, await read_back(settings, load.feed))
+        except (QueryError, KafkaError, OSError, *QDRANT_ERRORS) as error:
+            # A store that was broken may still be coming up.
+            if time.monotonic() > deadline:
+                raise
+            logger.info("cannot account yet: %r", error)
+            await asyncio.sleep(_ASK_AGAIN_SECONDS)
+            continue
         missing = len(account.lost)
         if fewest is None or missing < fewest:
             fewest, deadline = missing, time.monotonic() + patience
