@@ -8,7 +8,7 @@ from types import TracebackType
 
 LIBRARIES = (
     *("aiokafka", "asyncio", "clickhouse_connect", "faust", "grpc"),
-    *("httpcore", "httpx", "kafka", "mode", "qdrant_client"),
+    *("httpcore", "httpx", "kafka", "mode", "qdrant_client", "urllib3"),
 )
 """What they log of a broker that is away, say, a command tells in a sentence of its own."""
 

@@ -165,7 +165,7 @@ class RunningUp:
             )
             return bool(counted["images"] >= images and counted["failures"] >= failures)
 
-        until(f"{images} images and {failures} failures of {feed}", settled, 180, every=0.5)
+        until(f"{images} images and {failures} failures of {feed}", settled, 400, every=0.5)
         until("as many points", lambda: self.points(feed) >= images, 30)
 
     def publish(self, publications: Sequence[Publication]) -> None:
