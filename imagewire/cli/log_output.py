@@ -76,3 +76,6 @@ def write_log(level: str) -> None:
     )
     for name in OWN:
         logging.getLogger(name).setLevel(level)
+    for name in ("clickhouse_connect", "urllib3"):
+        # Each attempt of each insert warns; the sink's writer says once that the store is away.
+        logging.getLogger(name).setLevel(logging.ERROR)
