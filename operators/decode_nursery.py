@@ -53,7 +53,8 @@ class Nursery:
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._control.settimeout(START_SECONDS)
         root = str(Path(decode_child.__file__).resolve().parents[1])
-        path = [entry for entry in (root, *sys.path) if entry]
+        # Absolute, because the nursery does not run in this folder.
+        path = [str(Path(entry).absolute()) for entry in (root, *sys.path) if entry]
         environment = _ENVIRONMENT | {
             name: os.environ[name] for name in _PASSED_ON if name in os.environ
         }

@@ -132,10 +132,12 @@ def tiff_of_pages(count: int) -> bytes:
     return tiff(*[([(256, 4, 1)], 8 + 18 * (page + 1)) for page in range(count)], ([], 0))
 
 
-def jpeg_with_scans(count: int) -> bytes:
-    content = encode(Image.new("RGB", (64, 64)), "jpeg", progressive=True)
+def jpeg_with_scans(count: int, side: int = 64) -> bytes:
+    content = bytearray(encode(Image.new("RGB", (64, 64)), "jpeg", progressive=True))
+    place = content.index(b"\xff\xc2") + 5
+    content[place : place + 4] = struct.pack(">HH", side, side)
     last = content.rindex(b"\xff\xda")
-    return content[:last] + content[last:-2] * count + b"\xff\xd9"
+    return bytes(content[:last] + content[last:-2] * count + b"\xff\xd9")
 
 
 @pytest.mark.parametrize(
@@ -152,6 +154,7 @@ def jpeg_with_scans(count: int) -> bytes:
         (lambda: tiff(([(256, 4, 9)], 26), ([(256, 4, 9)], 8)), "corrupt"),
         (lambda: tiff(([(256, 4, 2**32 - 1), (257, 4, 2**32 - 1)], 0)), "too-large-side"),
         (lambda: jpeg_with_scans(5_000), "corrupt"),
+        (lambda: jpeg_with_scans(100, side=8_000), "corrupt"),
         (lambda: b"\xff\xd8\xff" + b"\xff" * 30_000_000, "truncated"),
         (lambda: b"\xff\xd8" + b"\xff\xe5\x00\x02" * 7_000_000, "corrupt"),
         (lambda: png(9, 9, chunk(b"tEXt", b"") * 2_000_000), "corrupt"),
@@ -168,6 +171,7 @@ def jpeg_with_scans(count: int) -> bytes:
         "tiff-directories-in-a-circle",
         "tiff-claims-everything",
         "jpeg-of-5000-scans",
+        "large-jpeg-of-100-scans",
         "jpeg-of-fill-bytes",
         "jpeg-of-empty-segments",
         "png-of-empty-chunks",
