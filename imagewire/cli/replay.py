@@ -79,14 +79,15 @@ def replay(
             print_json(_fields(outcome, dry_run=True), lines=True)
         if planned and not json:
             console.print(_table(planned))
-    refused = [outcome for outcome in done if outcome.refused is not None]
+    refused = [*plan.refused, *(outcome for outcome in done if outcome.refused is not None)]
     if not json:
-        _explain_refusals([] if dry_run else [*plan.refused, *refused])
-        print_note(_summary(plan, len(plan.letters) - len(refused), dry_run=dry_run))
+        _explain_refusals([] if dry_run else refused)
+        replayed = len(plan.letters) if dry_run else len(done) - len(refused) + len(plan.refused)
+        print_note(_summary(plan, replayed, len(refused), dry_run=dry_run))
     elif not dry_run:
         for outcome in plan.refused:
             print_json(_fields(outcome, dry_run=False), lines=True)
-    return EXIT_FAILED if plan.refused or refused else 0
+    return EXIT_FAILED if refused else 0
 
 
 async def _replay(
@@ -217,10 +218,11 @@ def _explain_refusals(refused: list[Replayed]) -> None:
         print_error(f"and {len(refused) - MOST_ROWS} more; --json lists them all")
 
 
-def _summary(plan: ReplayPlan, published: int, *, dry_run: bool) -> str:
-    parts = [f"{'would replay' if dry_run else 'replayed'} {published} dead letters"]
-    if plan.refused:
-        parts.append(f"{len(plan.refused)} refused")
+def _summary(plan: ReplayPlan, replayed: int, refused: int, *, dry_run: bool) -> str:
+    letters = "1 dead letter" if replayed == 1 else f"{replayed} dead letters"
+    parts = [f"{'would replay' if dry_run else 'replayed'} {letters}"]
+    if refused:
+        parts.append(f"{refused} refused")
     if plan.made_good:
         parts.append(f"{plan.made_good} have succeeded since")
     return "; ".join(parts)

@@ -6,15 +6,16 @@ wrong. The first passes and the second does not, so one more connection is made 
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from aiokafka import errors
-from aiokafka.conn import create_conn
+from aiokafka.conn import collect_hosts, create_conn
 from aiokafka.protocol.metadata import MetadataRequest
 
 from sinks.kafka.errors import as_sink_error
 from sinks.kafka.settings import KafkaSettings
-from sinks.sink import PermanentSinkError, SinkError
+from sinks.sink import PermanentSinkError, SinkError, TransientSinkError
 
 _CONNECTION_OPTIONS = (
     *("client_id", "request_timeout_ms", "security_protocol", "ssl_context"),
@@ -26,7 +27,7 @@ _CONNECTION_OPTIONS = (
 async def connection_error(settings: KafkaSettings, error: BaseException, doing: str) -> SinkError:
     """`error`, which a client raised at its start, as one of the two kinds that callers tell apart.
 
-    Permanent only if every broker that answers refuses who we are or cannot prove who it is.
+    Permanent only if every broker refuses who we are or cannot prove who it is.
 
     Args:
         settings: those of the client that failed.
@@ -34,25 +35,27 @@ async def connection_error(settings: KafkaSettings, error: BaseException, doing:
     """
     if not isinstance(error, errors.KafkaConnectionError | errors.NodeNotReadyError):
         return as_sink_error(error, doing)
-    reasons = [
-        as_sink_error(reason, f"{doing} ({server})")
-        for server in settings.client_options()["bootstrap_servers"]
-        if (reason := await _reason(settings, server)) is not None
+    servers = collect_hosts(settings.client_options()["bootstrap_servers"])
+    reasons = await asyncio.gather(*(_reason(settings, host, port) for host, port, _ in servers))
+    found = [
+        as_sink_error(reason, f"{doing} ({host}:{port})")
+        for (host, port, _), reason in zip(servers, reasons, strict=True)
+        if reason is not None
     ]
-    refusals = [reason for reason in reasons if isinstance(reason, PermanentSinkError)]
-    if refusals and not any(reason not in refusals for reason in reasons):
+    refusals = [each for each in found if isinstance(each, PermanentSinkError)]
+    if refusals and len(refusals) == len(servers):
         return refusals[0]
-    return reasons[0] if reasons else as_sink_error(error, doing)
+    passing = [each for each in found if isinstance(each, TransientSinkError)]
+    return passing[0] if passing else TransientSinkError(str(as_sink_error(error, doing)))
 
 
-async def _reason(settings: KafkaSettings, server: str) -> Exception | None:
+async def _reason(settings: KafkaSettings, host: str, port: int) -> Exception | None:
     """What one broker does to a new connection; `None` if it is well."""
     options: dict[str, Any] = settings.client_options()
-    host, _, port = server.rpartition(":")
     try:
         connection = await create_conn(
-            host.strip("[]"),
-            int(port),
+            host,
+            port,
             **{name: options[name] for name in _CONNECTION_OPTIONS if name in options},
         )
         try:

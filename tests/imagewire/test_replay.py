@@ -46,10 +46,11 @@ class Place:
     async def command(self, *arguments: str) -> int:
         return await asyncio.to_thread(run, ["replay", *arguments, "--config", str(self.file)])
 
-    async def publish(self, value: bytes | None, **options: Any) -> None:
-        producer = AIOKafkaProducer(**self.settings.kafka.producer_options())
+    async def publish(self, value: bytes | None, topic: str = "images", **options: Any) -> None:
+        kafka = self.settings.kafka
+        producer = AIOKafkaProducer(**kafka.producer_options())
         await producer.start()
-        await producer.send_and_wait(self.settings.kafka.topics.images, value, **options)
+        await producer.send_and_wait(getattr(kafka.topics, topic), value, **options)
         await producer.stop()
 
     async def records(self, topic: str) -> list[Any]:
@@ -225,7 +226,7 @@ async def test_a_failure_is_made_good_once_and_what_keeps_failing_stops(
         # What keeps failing is tried until it has failed max_attempts times.
         capsys.readouterr()
         assert await place.command() == 0
-        assert "replayed 1 dead letters; 4 have succeeded since" in capsys.readouterr().err
+        assert "replayed 1 dead letter; 4 have succeeded since" in capsys.readouterr().err
         await place.until("SELECT attempt FROM failures", [(3,)])
         assert await place.command() == 1
         said = " ".join(capsys.readouterr().err.split())
@@ -251,6 +252,54 @@ async def test_a_value_that_was_too_large_for_a_letter_is_read_again_where_it_st
         await place.until("SELECT image_id FROM images", [("large",)])
         await place.until("SELECT image_id FROM failures", [])
     assert await place.points() == ["large"]
+
+
+def letter_headers(place: Place, **changes: str) -> list[tuple[str, bytes]]:
+    named = {
+        "stage": "fetch",
+        "reason": "http-status",
+        "image_id": "photo",
+        "feed": "gate",
+        "source_topic": place.settings.kafka.topics.images,
+        "source_partition": "0",
+        "source_offset": "0",
+        "timestamp": "1790000000000",
+        "attempt": "1",
+    } | changes
+    return [(f"imagewire-{name.replace('_', '-')}", text.encode()) for name, text in named.items()]
+
+
+async def test_what_cannot_be_replayed_is_told_and_the_rest_is_replayed_without_clickhouse(
+    place: Place, capsys: pytest.CaptureFixture[str], unused_tcp_port_factory: Callable[[], int]
+) -> None:
+    text = place.file.read_text()
+    port = place.settings.clickhouse.port
+    place.file.write_text(text.replace(f"port = {port}", f"port = {unused_tcp_port_factory()}"))
+
+    async def letter(value: bytes | None, **changes: str) -> None:
+        headers = letter_headers(place, **changes)
+        await place.publish(value, "failed", key=b"gate", headers=headers)
+
+    await letter(reference(place, id="good"), image_id="good")
+    await letter(None, image_id="gone", value_omitted="12", source_offset="77")
+    # The topic was deleted and made anew: another record stands where the letter points to.
+    await place.publish(b"{}", key=b"gate", partition=0)
+    await letter(None, image_id="replaced", value_omitted="12")
+    await letter(b"{}", image_id="elsewhere", source_topic="payments")
+    await place.publish(b"not of ours", "failed", headers=[("imagewire-stage", b"fetch")])
+    await letter(b"{}", image_id="odd", source_offset="9" * 5000)
+
+    assert await place.command("--limit", "3") == 1
+    said = " ".join(capsys.readouterr().err.split())
+    assert "2 records on" in said
+    assert "are no dead letters of Imagewire's" in said
+    assert "which of them have succeeded since is not known" in said
+    assert "image 'gone': its value was too large for a dead letter and no longer stands at" in said
+    assert "image 'replaced': its value was too large" in said
+    assert "image 'elsewhere': it came from 'payments', no topic of images" in said
+    assert "replayed 1 dead letter; 3 refused" in said
+    values = [record.value for record in await place.records("images")]
+    assert sorted(values, key=len) == [b"{}", reference(place, id="good")]
 
 
 LETTER = Letter(
