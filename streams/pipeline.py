@@ -11,9 +11,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol
 
 from operators.chain import DeviceLostError, OutOfMemory
 from operators.frame import Frame, Lane, Stage
@@ -28,27 +27,10 @@ from streams.ledger import Entry, Ledger
 from streams.metrics import Metrics
 from streams.service_time import ServiceTime
 from streams.settings import BatchSettings, StreamSettings
+from streams.stages import DecodesFrames, FetchesReferences, ProcessesFrames
 from streams.together import run_together
 
 logger = logging.getLogger(__name__)
-
-
-class FetchesReferences(Protocol):
-    """Where bytes come from; see `streams.fetch.Fetcher`."""
-
-    async def fetch(self, uri: str) -> bytes: ...
-
-
-class DecodesFrames(Protocol):
-    """What turns `frame.content` into `frame.pixels`; see `operators.decode.Decoder`."""
-
-    def decode(self, frames: Sequence[Frame]) -> None: ...
-
-
-class ProcessesFrames(Protocol):
-    """What fills `frame.findings`; see `operators.chain.OperatorChain`."""
-
-    def process(self, frames: Sequence[Frame]) -> OutOfMemory | None: ...
 
 
 class Pipeline:
@@ -250,26 +232,41 @@ class Pipeline:
             self._measure("decode", self._to_decode)
             if not frames:
                 continue
-            started = time.perf_counter()
-            await loop.run_in_executor(thread, self._decode, frames)
-            self._metrics.stage_seconds.labels("decode").observe(time.perf_counter() - started)
-            for frame in frames:
-                frame.content = None
-            self._delivery.deliver([frame for frame in frames if frame.failed])
-            for frame in frames:
-                if not frame.failed:
-                    await self._to_device.put(frame)
-                    self._measure("device", self._to_device)
+            parts = self._parts(frames)
+            while True:
+                started = time.perf_counter()
+                part = await loop.run_in_executor(thread, next, parts, None)
+                if part is None:
+                    break
+                self._metrics.stage_seconds.labels("decode").observe(time.perf_counter() - started)
+                await self._hand_over(part)
 
-    def _decode(self, frames: Sequence[Frame]) -> None:
-        """Decode a batch; if the decoder itself fails, find the frame that makes it."""
+    async def _hand_over(self, frames: Sequence[Frame]) -> None:
+        """Give decoded frames to the device, waiting for room, and failed ones to the sinks."""
+        for frame in frames:
+            frame.content = None
+        self._delivery.deliver([frame for frame in frames if frame.failed])
+        for frame in frames:
+            if not frame.failed:
+                await self._to_device.put(frame)
+                self._measure("device", self._to_device)
+
+    def _parts(self, frames: Sequence[Frame]) -> Iterator[list[Frame]]:
+        """Decode a batch in parts that fit into memory, each taken over before the next begins;
+        if the decoder itself fails, find the frame that makes it."""
+        left = dict.fromkeys(frames)
         try:
-            self._decoder.decode(frames)
+            for part in self._decoder.decode_parts(frames):
+                for frame in part:
+                    left.pop(frame, None)
+                yield _with_pictures(part)
         except Exception as error:
             if len(frames) > 1:
-                for frame in frames:
+                for frame in left:
                     if frame.pixels is None and not frame.failed:
-                        self._decode([frame])
+                        yield from self._parts([frame])
+                    else:
+                        yield [frame]
                 return
             logger.exception("the decoder failed on image %r", frames[0].image_id)
             frames[0].fail(
@@ -277,9 +274,10 @@ class Pipeline:
                 "decoder-error",
                 f"the decoder failed with {type(error).__name__}: {error}; see the worker's log",
             )
-        for frame in frames:
-            if frame.pixels is None:
-                frame.fail(Stage.DECODE, "decoder-error", "the decoder returned no picture")
+            yield list(frames)
+        else:
+            if left:
+                yield _with_pictures(list(left))
 
     async def _process_batches(self, thread: ThreadPoolExecutor) -> None:
         loop = asyncio.get_running_loop()
@@ -374,6 +372,14 @@ class Pipeline:
             self._metrics.frames_out.labels(feed, verdict.action if verdict else "none").inc()
         self._budgets[frame.lane].release(_record_size(frame))
         self.ledger.finish(self._entries.pop(frame))
+
+
+def _with_pictures(frames: list[Frame]) -> list[Frame]:
+    """The same frames; one that the decoder forgot is a dead letter, not a crash further on."""
+    for frame in frames:
+        if frame.pixels is None:
+            frame.fail(Stage.DECODE, "decoder-error", "the decoder returned no picture")
+    return frames
 
 
 def _record_size(frame: Frame) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import threading
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 import torch
 
@@ -112,7 +112,7 @@ class FakeDecoder:
         self.batches: list[list[str]] = []
         self.before: Callable[[], None] | None = None
 
-    def decode(self, frames: Sequence[Frame]) -> None:
+    def decode_parts(self, frames: Sequence[Frame]) -> Iterator[list[Frame]]:
         self.batches.append([one.image_id for one in frames])
         if self.before is not None:
             self.before()
@@ -124,6 +124,7 @@ class FakeDecoder:
                 one.fail("decode", "not-an-image", "no image")
             elif b"no-pixels" not in content:
                 one.pixels = torch.zeros((2, 2, 3), dtype=torch.uint8)
+        yield list(frames)
 
 
 class FakeChain:

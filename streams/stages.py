@@ -1,0 +1,31 @@
+"""What the pipeline asks of the parts that do its work.
+
+The parts live in lower layers or beside it; naming only what is used lets tests put a part with a
+fault in the place of a real one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+from operators.chain import OutOfMemory
+from operators.frame import Frame
+
+
+class FetchesReferences(Protocol):
+    """Where bytes come from; see `streams.fetch.Fetcher`."""
+
+    async def fetch(self, uri: str) -> bytes: ...
+
+
+class DecodesFrames(Protocol):
+    """What turns `frame.content` into `frame.pixels`; see `operators.decode.Decoder`."""
+
+    def decode_parts(self, frames: Sequence[Frame]) -> Iterator[list[Frame]]: ...
+
+
+class ProcessesFrames(Protocol):
+    """What fills `frame.findings`; see `operators.chain.OperatorChain`."""
+
+    def process(self, frames: Sequence[Frame]) -> OutOfMemory | None: ...
