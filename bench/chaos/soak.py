@@ -20,14 +20,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import httpx
 import numpy as np
-from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 
 from bench.chaos import memory
 from bench.chaos.stage import Stage
-from imagewire.embedded.ports import LOOPBACK
 
 FOLDER = Path(__file__).parents[1]
 _EVERY_SECONDS = 2.0
@@ -71,15 +68,11 @@ async def soak(directory: Path, seconds: float, rate: float, console: Console) -
         console.print(what, highlight=False)
 
     async with Stage(directory, rate=rate, report=report) as stage:
-        port = stage.stack.record.worker_http_port
         began = time.monotonic()
-        async with (
-            httpx.AsyncClient(trust_env=False, timeout=5.0) as client,
-            stage.load(stage.new_feed("soak")) as load,
-        ):
+        async with stage.load(stage.new_feed("soak")) as load:
             while (second := time.monotonic() - began) < seconds:
                 rss = sum(memory.resident_mib(pid) for pid in stage.worker_pids())
-                frames = await _frames(client, f"http://{LOOPBACK}:{port}/metrics")
+                frames = await stage.finished_frames()
                 samples.append(Sample(round(second, 2), round(rss, 1), frames))
                 if len(samples) % 30 == 0:
                     report(f"{second:5.0f} s: {rss:.0f} MiB, {frames:.0f} frames")
@@ -101,16 +94,6 @@ async def soak(directory: Path, seconds: float, rate: float, console: Console) -
         slope_mib_per_hour=round(slope * 3600, 1),
         slope_margin_mib_per_hour=round(2 * margin * 3600, 1),
         samples=samples,
-    )
-
-
-async def _frames(client: httpx.AsyncClient, url: str) -> float:
-    text = (await client.get(url)).text
-    return sum(
-        sample.value
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
-        if sample.name in ("imagewire_frames_out_total", "imagewire_frames_failed_total")
     )
 
 

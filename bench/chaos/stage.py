@@ -17,6 +17,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+
 from bench.chaos import memory
 from bench.chaos.account import Account, settle
 from bench.chaos.producer import Images, Load, Producer, SteadyLoad
@@ -35,6 +38,7 @@ _AT_ONCE = RestartPolicy(first_delay=0.1, longest_delay=1.0, healthy_after=5.0, 
 SESSION_TIMEOUT = 6.0
 """Seconds; Kafka's own floor for brokers that are not told otherwise."""
 FETCH_TIMEOUT = 5.0
+_FINISHED = frozenset({"imagewire_frames_out_total", "imagewire_frames_failed_total"})
 
 
 class Stage:
@@ -138,6 +142,22 @@ class Stage:
     def worker_pids(self) -> Iterable[int]:
         """Of the workers that live now."""
         return [pid for worker in self.workers if (pid := worker.pid) is not None]
+
+    async def finished_frames(self) -> float:
+        """How many images the first worker has finished since it started, by its own metrics; 0
+        while it does not answer."""
+        url = f"http://{LOOPBACK}:{self.stack.record.worker_http_port}/metrics"
+        async with httpx.AsyncClient(trust_env=False, timeout=2.0) as client:
+            try:
+                text = (await client.get(url)).text
+            except httpx.HTTPError:
+                return 0.0
+        return sum(
+            sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+            if sample.name in _FINISHED
+        )
 
     def new_feed(self, name: str) -> str:
         """A feed that no other scenario uses."""

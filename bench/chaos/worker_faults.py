@@ -17,26 +17,36 @@ _READY_WITHIN = 300.0
 async def killed(stage: Stage, kills: int, seed: int = 1) -> Row:
     """kill -9 of the worker at random moments; it is started again at once.
 
-    Most kills come while it works. One in five comes at any moment of its start, when it has
-    joined the group or is about to.
+    Most kills come while it works: when it has finished some images and others are at every point
+    of their way. One in five comes at any moment of its start, when it has joined the group or is
+    about to.
     """
     moments = random.Random(seed)
     worker = stage.workers[0]
+    finished_by_killed = 0.0
 
     async def act(load: Load) -> None:
+        nonlocal finished_by_killed
         for number in range(kills):
             if moments.random() < 0.2:
                 await asyncio.sleep(moments.uniform(0.5, 12.0))
             else:
                 await _running(stage)
-                await asyncio.sleep(moments.uniform(0.0, 5.0))
+                wanted = moments.randint(1, 150)
+                async with asyncio.timeout(_READY_WITHIN):
+                    while (finished := await stage.finished_frames()) < wanted:
+                        await asyncio.sleep(0.05)
+                finished_by_killed += finished
             stage.report(f"kill -9 of the worker, {number + 1} of {kills}")
             worker.kill()
         await _running(stage)
         await stage.progress(load, 30)
 
     row = await stage.under_load(f"worker killed with -9, {kills} times", act)
-    row.note = f"restarts {worker.status().restarts}"
+    row.note = (
+        f"restarts {worker.status().restarts}; workers that were killed had finished "
+        f"{finished_by_killed:.0f} images"
+    )
     return row
 
 
