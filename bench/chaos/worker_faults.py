@@ -34,7 +34,7 @@ async def killed(stage: Stage, kills: int, seed: int = 1) -> Row:
                 await _running(stage)
                 wanted = moments.randint(1, 150)
                 async with asyncio.timeout(_READY_WITHIN):
-                    while (finished := await stage.finished_frames()) < wanted:
+                    while (finished := await stage.finished_frames()) < wanted:  # noqa: ASYNC110
                         await asyncio.sleep(0.05)
                 finished_by_killed += finished
             stage.report(f"kill -9 of the worker, {number + 1} of {kills}")
