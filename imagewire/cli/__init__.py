@@ -76,6 +76,7 @@ def _forget_standard_output() -> None:
 _WRONG_SETTINGS = (
     ("imagewire.settings", "ConfigurationError"),
     ("imagewire.cli.outcome", "UsageError"),
+    ("imagewire.embedded.broker_choice", "BrokerSpecError"),
     ("models.errors", "ModelError"),
     ("operators.operator", "OperatorError"),
     ("operators.policy", "PolicyError"),

@@ -56,11 +56,13 @@ def demo(
     from imagewire.demo.photos import CREDITS, DemoError
     from imagewire.demo.report import demo_report
     from imagewire.demo.run import run_demonstration
+    from imagewire.embedded.broker_choice import check_spec
     from imagewire.settings import CONFIG_VARIABLE, load_settings
 
     if report.is_dir() or not report.absolute().parent.is_dir():
         # Said now, not after the minutes that the rest takes.
         raise UsageError(f"--report {report} is no file in a folder that exists")
+    check_spec(broker)
     loaded = load_settings(config)
     if loaded.file is not None:
         os.environ[CONFIG_VARIABLE] = str(loaded.file.resolve())  # for the worker

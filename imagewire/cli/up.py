@@ -48,7 +48,9 @@ def up(
         config: Settings file for the workers.
     """
     from imagewire.cli.outcome import UsageError
+    from imagewire.embedded.broker_choice import check_spec
     from imagewire.embedded.stack import StackPorts
+    from imagewire.preflight import check_ports, check_settings
     from imagewire.settings import CONFIG_VARIABLE, load_settings
 
     if workers < 1:
@@ -56,7 +58,16 @@ def up(
     for folder in files:
         if not folder.is_dir():
             raise UsageError(f"--files {folder} is no folder")
+    check_spec(broker)
+    given = {
+        "--broker-port": broker_port,
+        "--clickhouse-port": clickhouse_port,
+        "--qdrant-port": qdrant_port,
+        "--http-port": http_port,
+    }
+    check_ports(given, data)
     loaded = load_settings(config)  # wrong settings are told now, not in a worker's log
+    check_settings(loaded.settings)
     if loaded.file is not None:
         os.environ[CONFIG_VARIABLE] = str(loaded.file.resolve())
     logging.basicConfig(level="WARNING", format="%(levelname)s %(message)s", stream=sys.stderr)
@@ -71,15 +82,14 @@ async def _run(
 
     from imagewire.cli.outcome import EXIT_FAILED
     from imagewire.cli.terminal import error_console, print_error, print_note, printable
+    from imagewire.embedded.broker_choice import fetches_jars
     from imagewire.embedded.stack import Stack, StackPorts
 
     assert isinstance(ports, StackPorts)
     stop = asyncio.Event()
     _stop_on_signals(stop)
-    print_note(
-        "starting; this takes about half a minute, and longer the first time, when Kafka's jars "
-        "are fetched"
-    )
+    longer = ", and longer this first time, as Kafka's jars are fetched" * fetches_jars(broker)
+    print_note(f"starting; this takes about half a minute{longer}")
     with error_console.status("starting") as status:
 
         def report(doing: str) -> None:

@@ -28,8 +28,14 @@ _ADDRESS = re.compile(
     r"(?:\[[0-9a-fA-F:.]+\]|[^\s:,/\[\]]+):\d{1,5}(?:,(?:\[[0-9a-fA-F:.]+\]|[^\s:,/\[\]]+):\d{1,5})*"
 )
 
+_LARGEST_PORT = 65_535
+
 _KEPT = "records are kept on disk and survive restarts and kill -9, not a power cut of the host"
 _LOST = "records are held in memory only: what it holds is gone when it stops"
+
+
+class BrokerSpecError(BrokerError):
+    """What was asked for is no broker, whatever this machine has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +72,10 @@ def choose_broker(
         restart: for Apache Kafka; tansu is never restarted, as it would come back empty.
 
     Raises:
-        BrokerError: the spec is none of these, or what it names cannot run here.
+        BrokerSpecError: the spec is none of these.
+        BrokerError: what it names cannot run here.
     """
+    check_spec(spec)
     logs = log_directory
 
     def apache() -> ApacheKafka:
@@ -94,14 +102,42 @@ def choose_broker(
         return BrokerChoice(apache(), f"Apache Kafka from {apache_available()}, as asked; {_KEPT}")
     if spec == "tansu":
         return BrokerChoice(tansu(), f"tansu, as asked; {_LOST}")
-    if _ADDRESS.fullmatch(spec):
-        return BrokerChoice(
-            ExternalBroker(spec),
-            f"the broker at {spec}, as asked; what it keeps is up to its own settings",
-        )
-    raise BrokerError(
-        f"--broker {spec!r} is none of: apache, tansu, auto, HOST:PORT (such as localhost:9092)"
+    return BrokerChoice(
+        ExternalBroker(spec),
+        f"the broker at {spec}, as asked; what it keeps is up to its own settings",
     )
+
+
+def check_spec(spec: str | None) -> None:
+    """Refuse what names no broker, without looking for one.
+
+    Raises:
+        BrokerSpecError
+    """
+    if spec in (None, "auto", "apache", "tansu"):
+        return
+    assert spec is not None
+    if not _ADDRESS.fullmatch(spec):
+        raise BrokerSpecError(
+            f"--broker {spec!r} is none of: apache, tansu, auto, HOST:PORT (such as localhost:9092)"
+        )
+    for address in spec.split(","):
+        port = address.rpartition(":")[2]
+        if not 1 <= int(port) <= _LARGEST_PORT:
+            raise BrokerSpecError(
+                f"--broker {spec!r}: {port} is no port; ports are 1 to {_LARGEST_PORT}"
+            )
+
+
+def fetches_jars(spec: str | None) -> bool:
+    """Whether starting the broker for `spec` would have Maven bring Kafka's jars first."""
+    if spec not in (None, "auto", "apache") or shutil.which("mvn") is None:
+        return False
+    try:
+        require_java()
+        return installed_jars() is None and cached_jars() is None
+    except BrokerError:  # Apache Kafka does not start, and `choose_broker` says why
+        return False
 
 
 def apache_available() -> str:

@@ -18,6 +18,7 @@ import pytest
 
 from imagewire.cli import COMMANDS, run
 from imagewire.cli.terminal import printable
+from imagewire.embedded.broker_choice import fetches_jars
 from imagewire.embedded.ports import free_port
 
 IMAGEWIRE = [sys.executable, "-m", "imagewire"]
@@ -121,7 +122,6 @@ def test_a_command_that_makes_no_sense_is_explained_and_exits_with_2(
         (["publish", "nowhere.jpg"], "there is no file or folder 'nowhere.jpg'"),
         (["publish", "*.jpg"], "'*.jpg' matches no file"),
         (["publish", "."], "the folder . holds no image files"),
-        (["up", "--broker", "rabbit", "--data", "d"], "none of: apache, tansu, auto, HOST:PORT"),
     ],
 )
 def test_what_cannot_be_done_is_explained_and_exits_with_1(
@@ -131,6 +131,55 @@ def test_what_cannot_be_done_is_explained_and_exits_with_1(
     printed = capsys.readouterr()
     assert printed.out == ""
     assert words in printed.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "settings", "words"),
+    [
+        (["--broker", "redpanda"], "", "none of: apache, tansu, auto, HOST:PORT"),
+        (["--broker", "localhost:99999"], "", "99999 is no port"),
+        (["--http-port", "0"], "", "--http-port 0 is no port"),
+        (["--broker-port", "21111", "--qdrant-port", "21111"], "", "--broker-port and --qdrant-"),
+        ([], '[policy]\nfile = "/nowhere/p.toml"', "/nowhere/p.toml: the policy cannot be read"),
+        ([], '[models]\ncatalogs = ["/nowhere/m.toml"]', "'/nowhere/m.toml' cannot be read"),
+        ([], "[operators.objekts]\nconfidence = 0.5", "did you mean 'objects'?"),
+    ],
+)
+def test_up_refuses_what_cannot_work_before_it_makes_or_starts_anything(
+    arguments: list[str],
+    settings: str,
+    words: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "imagewire.toml").write_text(settings)
+    assert run(["up", "--data", "d", *arguments]) == 2
+    printed = capsys.readouterr()
+    assert printed.err.startswith("error ")
+    assert words in printed.err
+    assert "starting" not in printed.err
+    assert not (tmp_path / "d").exists()
+
+
+def test_only_a_kafka_that_would_fetch_its_jars_is_said_to_take_longer(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "bin").mkdir()
+    for name, text in {"mvn": "", "java": "echo 'openjdk version \"17.0.1\"'"}.items():
+        program = tmp_path / "bin" / name
+        program.write_text(f"#!/bin/sh\n{text}\n")
+        program.chmod(0o755)
+    for name in ("JAVA_HOME", "KAFKA_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert fetches_jars(None)
+    assert fetches_jars("apache")
+    assert not fetches_jars("tansu")
+    assert not fetches_jars("localhost:9092")
+    (tmp_path / "bin" / "mvn").unlink()
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    assert not fetches_jars("apache")
 
 
 @pytest.mark.parametrize("command", ["publish", "watch", "sql", "search"])

@@ -343,7 +343,7 @@ def test_up_names_a_port_that_is_taken(tmp_path: Path, option: str) -> None:
     assert result.returncode == 1
     assert port in result.stderr
     assert "Traceback" not in result.stderr
-    assert not (tmp_path / "d" / "run.json").exists()
+    assert not (tmp_path / "d").exists()
 
 
 def test_up_names_a_broker_that_does_not_answer(tmp_path: Path) -> None:
