@@ -60,13 +60,20 @@ class Mistakes:
         )
 
     def explain(self, error: ValidationError) -> str:
-        """One line for each wrong key."""
+        """One line for each wrong key.
+
+        A value that could be of several kinds fails as each of them; that is one mistake.
+        """
         problems = error.errors(include_url=False, include_context=False, include_input=False)
-        return "\n".join(
-            f"{self._where(keys)}: {self._what(problem['type'], problem['msg'], keys)}"
-            for problem in problems
-            for keys in [[str(part) for part in problem["loc"]]]
-        )
+        lines: dict[str, str] = {}
+        for problem in problems:
+            keys = [str(part) for part in problem["loc"] if not _is_kind(part)]
+            where = self._where(keys)
+            what = self._what(problem["type"], problem["msg"], keys)
+            # Where no kind was tried, each message is a mistake of its own.
+            tried = len(keys) < len(problem["loc"])
+            lines.setdefault(where if tried else f"{where} {what}", f"{where}: {what}")
+        return "\n".join(lines.values())
 
     def explain_not_json(self, error: NotJsonError) -> str:
         """Which variable it is, and how lists and tables are written."""
@@ -103,6 +110,11 @@ class Mistakes:
             return f"this is a table with keys of its own, such as [{'.'.join(keys)}]"
         if kind == "string_type":
             return "must be text, in quotes"
+        if kind in ("ip_v4_network", "ip_v6_network"):
+            return (
+                "must be a network such as 10.0.0.0/8 or fd00::/8, with no bits set after its "
+                "prefix"
+            )
         return message.removeprefix("Value error, ").replace("Input should be", "must be")
 
     def _meant(self, key: str) -> str:
@@ -121,6 +133,12 @@ class Mistakes:
         names = list(_model_at(self._model, table).model_fields)
         close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
         return f"; did you mean '{close[0]}'?" if close else f"; valid: {', '.join(names)}"
+
+
+def _is_kind(part: int | str) -> bool:
+    """Whether a part of a place is pydantic's name of a kind that it tried, and no key:
+    `function-plain[...]`, `lax-or-strict[...]`. Keys of tables hold no brackets."""
+    return isinstance(part, str) and part.endswith("]") and "[" in part
 
 
 def _model_at(model: type[BaseModel], keys: list[str]) -> type[BaseModel]:

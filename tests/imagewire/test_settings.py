@@ -191,6 +191,15 @@ def test_a_wrong_value_is_named_with_its_key(text: str, key: str, reason: str) -
     assert reason in message
 
 
+def test_a_value_that_could_be_of_several_kinds_and_is_of_none_is_one_mistake() -> None:
+    path = toml('[fetch]\nallow_networks = ["10.0.0.0/8", "nonsense", "10.0.0.1/8"]')
+    said = "must be a network such as 10.0.0.0/8 or fd00::/8, with no bits set after its prefix"
+    assert refusal().splitlines() == [
+        f"{path}, key 'fetch.allow_networks.1': {said}",
+        f"{path}, key 'fetch.allow_networks.2': {said}",
+    ]
+
+
 def test_a_wrong_value_in_a_variable_is_named_with_the_variable(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
