@@ -94,6 +94,9 @@ class ManagedProcess:
         start_timeout: seconds within which `ready` must say yes.
         stop_timeout: seconds between SIGTERM and SIGKILL.
         restart: what to do when it dies unexpectedly; by default nothing, and it is `failed`.
+
+    Attributes:
+        restarted: is called when the child is ready again after a death; it must not raise.
     """
 
     def __init__(
@@ -116,6 +119,7 @@ class ManagedProcess:
         self._start_timeout = start_timeout
         self._stop_timeout = stop_timeout
         self._restart = restart
+        self.restarted: Callable[[], None] = lambda: None
         self._popen: subprocess.Popen[bytes] | None = None
         self._watcher: asyncio.Task[None] | None = None
         self._state: State = "new"
@@ -283,6 +287,8 @@ class ManagedProcess:
             except ProcessError as error:
                 logger.warning("%s", error)
                 await self._end()
+            else:
+                self.restarted()
 
     async def _cancel_watcher(self) -> None:
         watcher, self._watcher = self._watcher, None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -29,6 +30,8 @@ from imagewire.embedded.ports import LOOPBACK
 from imagewire.embedded.process import ManagedProcess, ProcessStatus, RestartPolicy
 from imagewire.malloc import malloc_environment
 from imagewire.settings import load_settings
+
+logger = logging.getLogger(__name__)
 
 WRITER, ANALYST = "writer", "analyst"
 
@@ -267,6 +270,15 @@ class Stack:
 
     def _publish(self) -> None:
         self.directory.publish(self.record)
+        for process in self._processes():
+            process.restarted = self._publish_again
+
+    def _publish_again(self) -> None:
+        """The record names the children's processes, of which one is another now."""
+        try:
+            self.directory.publish(self.record)
+        except OSError as error:  # such as a full disk, which is no reason to stop watching
+            logger.warning("%s/run.json is out of date: %s", self.directory.path, error)
 
     def _clickhouse(self) -> ManagedProcess:
         port = self.directory.port("clickhouse", self._ports.clickhouse)

@@ -87,6 +87,10 @@ async def test_a_store_that_dies_comes_back_with_its_data(tmp_path: Path) -> Non
             ):
                 await asyncio.sleep(0.05)
         assert await asyncio.to_thread(ask, environment, "EXISTS DATABASE kept") == 1
+        published = find_running(tmp_path)
+        assert published is not None
+        assert published.pids == stack.record.pids
+        assert published.pids["clickhouse"] != store
 
 
 async def test_a_stack_that_cannot_start_leaves_nothing_behind(
