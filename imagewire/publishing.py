@@ -59,7 +59,12 @@ class Publication:
 
 
 def expand(
-    names: Sequence[str], feed: str, *, inline: bool, roots: Iterable[Path] = ()
+    names: Sequence[str],
+    feed: str,
+    *,
+    inline: bool,
+    roots: Iterable[Path] = (),
+    on_skipped: Callable[[Path], None] = lambda _: None,
 ) -> list[Publication]:
     """What `names` (files, folders, globs, URLs) stand for.
 
@@ -70,6 +75,9 @@ def expand(
         inline: send the bytes of every file.
         roots: folders that the worker may read; files below them go as references unless
             `inline`, other files always go inline.
+        on_skipped: is told of links in a folder that lead out of it: whoever may put a link there
+            should not choose which of the reader's files are sent. A link that is named, or that
+            a glob matches, is followed.
 
     Raises:
         NothingToPublishError
@@ -81,7 +89,7 @@ def expand(
             found.append(Publication(None, feed, uri=name))
             continue
         try:
-            files = _files(name)
+            files = _files(name, on_skipped)
         except (OSError, RuntimeError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else str(error)
             raise NothingToPublishError(f"'{name}' cannot be looked up: {reason}") from error
@@ -101,14 +109,10 @@ def _is_url(name: str) -> bool:
     return scheme is not None and (name.startswith("data:") or not os.path.lexists(name))
 
 
-def _files(name: str) -> list[Path]:
+def _files(name: str, on_skipped: Callable[[Path], None]) -> list[Path]:
     path = Path(name).expanduser()
     if path.is_dir():
-        files = sorted(
-            file
-            for file in path.rglob("*")
-            if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()
-        )
+        files = _files_below(path, on_skipped)
         if not files:
             raise NothingToPublishError(f"the folder {name} holds no image files")
     elif path.is_file():
@@ -124,7 +128,22 @@ def _files(name: str) -> list[Path]:
             raise NothingToPublishError(f"'{name}' matches no file")
     else:
         raise NothingToPublishError(f"there is no file or folder '{name}'")
-    return [file.resolve() for file in files]
+    # A link beside its target is the same file.
+    return list(dict.fromkeys(file.resolve() for file in files))
+
+
+def _files_below(folder: Path, on_skipped: Callable[[Path], None]) -> list[Path]:
+    inside = folder.resolve()
+    files = []
+    for file in sorted(folder.rglob("*")):
+        if file.suffix.lower() not in IMAGE_SUFFIXES or not file.is_file():
+            continue
+        # Linked folders count as well as linked files, whichever of them `rglob` follows.
+        if file.resolve().is_relative_to(inside):
+            files.append(file)
+        else:
+            on_skipped(file)
+    return files
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -29,7 +30,7 @@ def publish(
         feed: The source that the images belong to.
         inline: Send the bytes of every file, never a reference.
         lane: Live is served first; bulk fills what live leaves.
-        json: Print one JSON object for each image instead of a summary.
+        json: Print one JSON object for each image: its name, its id and its place on Kafka.
         data: Data directory of the running stack.
         config: Settings file that names the Kafka to publish to.
     """
@@ -56,7 +57,15 @@ def publish(
         else list(connection.settings.fetch.file_roots)
     )
     try:
-        publications = expand(names, feed, inline=inline, roots=roots)
+        publications = expand(
+            names,
+            feed,
+            inline=inline,
+            roots=roots,
+            on_skipped=lambda link: print_note(
+                f"{link} leads out of the folder and is left out; name it itself to publish it"
+            ),
+        )
     except NothingToPublishError as error:
         raise CommandError(str(error)) from error
     failures = 0
@@ -74,7 +83,8 @@ def publish(
                     failures += 1
                     print_error(str(outcome))
                 elif json:
-                    print_json(outcome, lines=True)
+                    name = publication.uri or str(publication.path)
+                    print_json({"name": name, **asdict(outcome)}, lines=True)
 
             async with image_publisher(connection.settings.kafka) as publisher:
                 await publisher.publish_all(publications, Lane(lane), done)

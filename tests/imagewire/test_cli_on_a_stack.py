@@ -91,6 +91,10 @@ def test_publish_says_where_each_image_went(ask: Ask, photos: Path) -> None:
     assert len(published) == 2
     assert {record["topic"] for record in published} == {"images"}
     assert all(record["image_id"] for record in published)
+    assert {Path(record["name"].removeprefix("file://")) for record in published} == {
+        photos / "bus.jpg",
+        photos / "cat.png",
+    }
     code, out, err = ask("publish", bus, cat, "--feed", "cli", "--lane", "bulk", "--inline")
     assert (code, out) == (0, "")
     assert err == "published 2 images to feed 'cli' (bulk)\n"

@@ -79,6 +79,24 @@ def test_a_link_out_of_what_the_worker_may_read_is_no_reference(folder: Path) ->
     assert publication.path == folder / "b.jpg"
 
 
+def test_links_that_lead_out_of_a_folder_are_left_out_unless_they_are_named(
+    tmp_path: Path,
+) -> None:
+    for name in ("folder/own.jpg", "private/secret.jpg"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(JPEG)
+    folder, secret = tmp_path / "folder", tmp_path / "private" / "secret.jpg"
+    (folder / "inside.jpg").symlink_to(folder / "own.jpg")
+    (folder / "outside.jpg").symlink_to(secret)
+    (folder / "album").symlink_to(secret.parent)
+    skipped: list[Path] = []
+    found = expand([str(folder)], "feed", inline=True, on_skipped=skipped.append)
+    assert [publication.path for publication in found] == [folder / "own.jpg"]
+    assert folder / "outside.jpg" in skipped
+    (named,) = expand([str(folder / "outside.jpg")], "feed", inline=True)
+    assert named.path == secret
+
+
 @pytest.mark.parametrize(
     "url", ["https://example.org/a.jpg", "s3://photos/a.jpg", "data:image/png;base64,AAAA"]
 )
