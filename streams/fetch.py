@@ -119,19 +119,27 @@ class Fetcher:
                 f"'{shown(uri)}': file: references are off; name the folders that may be read in "
                 "fetch.file_roots",
             )
-        return await asyncio.to_thread(self._read_file, Path(unquote(parts.path)))
+        path = Path(unquote(parts.path))
+        if not path.is_absolute():
+            raise FetchError("bad-uri", f"'{shown(uri)}' is no absolute path; write file:///path")
+        return await asyncio.to_thread(self._read_file, path)
 
     def _read_file(self, path: Path) -> bytes:
+        outside = FetchError(
+            "forbidden", f"the file {path} lies outside the folders in fetch.file_roots"
+        )
         try:
             # Symbolic links are resolved before the check, so that a link inside a root cannot
-            # lead out of it.
-            target = path.resolve(strict=True)
+            # lead out of it. Whether something outside is there at all is nobody's business: the
+            # answer is the same either way.
+            target = path.resolve()
         except (OSError, ValueError, RuntimeError) as error:
+            named = Path(os.path.normpath(path))
+            if not any(named.is_relative_to(root) for root in self._settings.file_roots):
+                raise outside from error
             raise FetchError("not-found", f"the file {path} cannot be read: {error}") from error
         if not any(target.is_relative_to(root) for root in self._settings.file_roots):
-            raise FetchError(
-                "forbidden", f"the file {path} lies outside the folders in fetch.file_roots"
-            )
+            raise outside
         limit = self._settings.max_bytes
         try:
             # Without O_NONBLOCK opening a pipe waits for its writer, for ever if need be.

@@ -16,18 +16,24 @@ import msgspec
 
 from operators.frame import Frame, Lane, Origin, Stage
 from sinks.replay import as_first_received, first_derived_id
+from streams.record_fields import (
+    MAX_FEED_LENGTH,
+    MAX_ID_LENGTH,
+    MAX_REFERENCE_BYTES,
+    RecordError,
+    checked_name,
+    first_headers,
+    header_text,
+    salvaged_names,
+    without_mark,
+)
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_FEED = "default"
-MAX_ID_LENGTH = 256
-MAX_FEED_LENGTH = 128
 MAX_URI_LENGTH = 8192
 MAX_METADATA_BYTES = 65_536
 MAX_METADATA_DEPTH = 16
-MAX_REFERENCE_BYTES = 1024 * 1024
-"""More than the longest fields take with every character escaped (6 bytes each). Larger values are
-not parsed, since tens of megabytes of JSON would hold up every other record meanwhile."""
 OWN_HEADER_PREFIX = "imagewire-"
 """Headers that Imagewire writes itself; they never become metadata."""
 
@@ -71,14 +77,6 @@ class ImageReference(msgspec.Struct, frozen=True, omit_defaults=True):
 _KNOWN_FIELDS = frozenset(ImageReference.__struct_fields__)
 
 
-class RecordError(ValueError):
-    """A record cannot be taken: `reason` for machines, the message for people."""
-
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(detail)
-        self.reason = reason
-
-
 def frame_from_record(origin: Origin, lane: Lane = Lane.LIVE) -> Frame:
     """Turn a Kafka record into a frame; a record that is none into a frame that has failed."""
     origin = as_first_received(origin)
@@ -101,11 +99,13 @@ def frame_from_record(origin: Origin, lane: Lane = Lane.LIVE) -> Frame:
 
 
 def _failed_frame(origin: Origin, lane: Lane, reason: str, detail: str) -> Frame:
+    image_id, feed = salvaged_names(origin)
     frame = Frame(
-        image_id=first_derived_id(origin),
-        feed=_salvaged_feed(origin),
+        image_id=image_id or first_derived_id(origin),
+        feed=feed or DEFAULT_FEED,
         event_time_ms=_sane_ms(origin.timestamp_ms),
         origin=origin,
+        id_given=image_id is not None,
         lane=lane,
     )
     frame.fail(Stage.PARSE, reason, detail)
@@ -114,7 +114,7 @@ def _failed_frame(origin: Origin, lane: Lane, reason: str, detail: str) -> Frame
 
 def _is_inline(origin: Origin) -> bool:
     """Whether the value is the image itself: its content type says so, else its first bytes."""
-    headers = _first_headers(origin)
+    headers = first_headers(origin)
     content_type = headers.get("content-type", b"").split(b";")[0].strip().lower()
     if content_type.startswith(b"image/") or content_type == b"application/octet-stream":
         return True
@@ -125,10 +125,10 @@ def _is_inline(origin: Origin) -> bool:
 
 
 def _inline_frame(origin: Origin, lane: Lane) -> Frame:
-    headers = _first_headers(origin)
-    image_id = _header_text(headers, "image-id")
-    captured_at = _header_text(headers, "captured-at")
-    content_type = _header_text(headers, "content-type")
+    headers = first_headers(origin)
+    image_id = header_text(headers, "image-id")
+    captured_at = header_text(headers, "captured-at")
+    content_type = header_text(headers, "content-type")
     known = {"image-id", "feed", "captured-at", "content-type", "lane"}
     metadata: dict[str, Any] = {
         name: value.decode("utf-8", errors="replace")
@@ -136,15 +136,15 @@ def _inline_frame(origin: Origin, lane: Lane) -> Frame:
         if name not in known and not name.startswith(OWN_HEADER_PREFIX)
     }
     return Frame(
-        image_id=_checked_name("header 'image-id'", image_id, MAX_ID_LENGTH)
+        image_id=checked_name("header 'image-id'", image_id, MAX_ID_LENGTH)
         or first_derived_id(origin),
-        feed=_checked_name("header 'feed'", _header_text(headers, "feed"), MAX_FEED_LENGTH)
+        feed=checked_name("header 'feed'", header_text(headers, "feed"), MAX_FEED_LENGTH)
         or DEFAULT_FEED,
         event_time_ms=_event_time_ms(captured_at, origin),
         origin=origin,
         id_given=image_id is not None,
         captured_at_given=captured_at is not None,
-        lane=_lane(_header_text(headers, "lane")) or lane,
+        lane=_lane(header_text(headers, "lane")) or lane,
         content_type=content_type,
         metadata=_checked_metadata(metadata),
         content=origin.value or b"",
@@ -166,7 +166,7 @@ def _reference_frame(origin: Origin, lane: Lane) -> Frame:
             "content-type: image/…",
         )
     try:
-        fields = msgspec.json.decode(origin.value)
+        fields = msgspec.json.decode(without_mark(origin.value))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RecordError(
             "not-a-record",
@@ -186,56 +186,24 @@ def _reference_frame(origin: Origin, lane: Lane) -> Frame:
         )
     except msgspec.ValidationError as error:
         raise RecordError("not-a-reference", f"not an image reference: {error}") from error
-    headers = _first_headers(origin)
-    image_id = reference.id or _header_text(headers, "image-id")
+    headers = first_headers(origin)
+    image_id = reference.id or header_text(headers, "image-id")
     captured_at = reference.captured_at
     if captured_at is None:
-        captured_at = _header_text(headers, "captured-at")
+        captured_at = header_text(headers, "captured-at")
     unknown = {name: value for name, value in fields.items() if name not in _KNOWN_FIELDS}
     return Frame(
-        image_id=_checked_name("'id'", image_id, MAX_ID_LENGTH) or first_derived_id(origin),
-        feed=_checked_name(
-            "'feed'", reference.feed or _header_text(headers, "feed"), MAX_FEED_LENGTH
-        )
+        image_id=checked_name("'id'", image_id, MAX_ID_LENGTH) or first_derived_id(origin),
+        feed=checked_name("'feed'", reference.feed or header_text(headers, "feed"), MAX_FEED_LENGTH)
         or DEFAULT_FEED,
         event_time_ms=_event_time_ms(captured_at, origin),
         origin=origin,
         id_given=image_id is not None,
         captured_at_given=captured_at is not None,
-        lane=reference.lane or _lane(_header_text(headers, "lane")) or lane,
-        uri=_checked_name("'uri'", reference.uri, MAX_URI_LENGTH),
+        lane=reference.lane or _lane(header_text(headers, "lane")) or lane,
+        uri=checked_name("'uri'", reference.uri, MAX_URI_LENGTH),
         metadata=_checked_metadata({**unknown, **reference.metadata}),
     )
-
-
-def _first_headers(origin: Origin) -> dict[str, bytes]:
-    """Header name in lower case to its first value."""
-    found: dict[str, bytes] = {}
-    for name, value in origin.headers:
-        found.setdefault(name.lower(), value or b"")
-    return found
-
-
-def _header_text(headers: dict[str, bytes], name: str) -> str | None:
-    value = headers.get(name)
-    if not value:
-        return None
-    try:
-        return value.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise RecordError("bad-header", f"the header '{name}' is not UTF-8: {error}") from error
-
-
-def _checked_name(what: str, value: str | None, longest: int) -> str | None:
-    if value is None:
-        return None
-    if len(value) > longest:
-        raise RecordError("too-long", f"{what} has {len(value)} characters; at most {longest}")
-    if not value.isprintable():
-        raise RecordError(
-            "bad-characters", f"{what} holds control characters; use printable text only"
-        )
-    return value
 
 
 def _checked_metadata(metadata: dict[str, Any]) -> dict[str, Any]:
@@ -305,12 +273,3 @@ def _event_time_ms(captured_at: str | int | None, origin: Origin) -> int:
 def _sane_ms(milliseconds: int) -> int:
     """Kafka timestamps are the producer's clock and may be anything, -1 included."""
     return min(max(milliseconds, 0), _LATEST_MS)
-
-
-def _salvaged_feed(origin: Origin) -> str:
-    """The feed of a record that is broken otherwise, so that its owner can find the dead letter."""
-    try:
-        feed = _header_text(_first_headers(origin), "feed")
-        return _checked_name("header 'feed'", feed, MAX_FEED_LENGTH) or DEFAULT_FEED
-    except RecordError:
-        return DEFAULT_FEED

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections import Counter
 from types import TracebackType
 
 LIBRARIES = (
@@ -41,6 +42,36 @@ class LogLines(logging.Formatter):
         return _marked(super().formatStack(stack_info))
 
 
+class Repetitions(logging.Filter):
+    """Lets a library say the same thing once in `seconds`, and then how often it wanted to.
+
+    While a broker is away aiokafka logs some fifty lines a second; Imagewire's own loggers say once
+    that it is away, and are let through as they are.
+    """
+
+    def __init__(self, seconds: float = 60.0) -> None:
+        super().__init__()
+        self._seconds = seconds
+        self._said: dict[tuple[str, str], float] = {}
+        self._left_out: Counter[tuple[str, str]] = Counter()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.name.split(".")[0] in OWN:
+            return True
+        # The message before its arguments are put in: they differ from one attempt to the next.
+        said = (record.name, str(record.msg))
+        if record.created - self._said.get(said, float("-inf")) < self._seconds:
+            self._left_out[said] += 1
+            return False
+        if len(self._said) > 1000:
+            self._said.clear()  # messages that are made anew each time
+        self._said[said] = record.created
+        if left_out := self._left_out.pop(said, 0):
+            record.msg = f"{record.getMessage()} ({left_out} more like it left out)"
+            record.args = ()
+        return True
+
+
 def printable_line(text: str) -> str:
     """`text` with every character that is not printable written as its escape."""
     if text.isprintable():
@@ -71,6 +102,7 @@ def write_log(level: str) -> None:
     """Write a worker's log: its own from `level` on, that of libraries from WARNING on."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(LogLines())
+    handler.addFilter(Repetitions())
     logging.basicConfig(
         level=max(logging.WARNING, logging.getLevelNamesMapping()[level]), handlers=[handler]
     )

@@ -593,3 +593,20 @@ def test_networks_of_ones_own_can_be_allowed() -> None:
         assert rules.permits(ip_address(address)), address
     for address in ("10.2.0.1", "::ffff:10.2.0.1", "fd00:2::5", "127.0.0.1"):
         assert not rules.permits(ip_address(address)), address
+
+
+async def test_whether_a_file_outside_the_roots_is_there_cannot_be_told(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    (tmp_path / "there").touch()
+    answers = {
+        (error.reason, str(error).replace(name, "NAME"))
+        for name in ("there", "not-there", "there/deeper")
+        for error in [await refusal(f"file://{tmp_path}/{name}", file_roots=(root,))]
+    }
+    assert {reason for reason, _ in answers} == {"forbidden"}
+    assert len(answers) == 1
+
+
+async def test_a_relative_path_is_no_file_reference(tmp_path: Path) -> None:
+    assert (await refusal("file:tmp", file_roots=(tmp_path,))).reason == "bad-uri"

@@ -355,3 +355,37 @@ def test_any_record_whatsoever_becomes_a_frame_that_stores_can_hold(
         assert reason(frame) != "internal-error"
     else:
         assert (frame.content is None) != (frame.uri is None)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b'{"uri": "https://example.org/a.jpg", "id": "cap", "feed": "gate", "captured_at": "no"}',
+        b'{"id": "cap", "feed": "gate"}',
+        b'{"uri": "https://example.org/a.jpg", "id": "cap", "feed": "gate", "lane": "fast"}',
+    ],
+)
+def test_a_broken_record_keeps_the_names_that_can_be_read_in_it(value: bytes) -> None:
+    frame = frame_from_record(Origin("images", 0, 7, 1_000, None, value))
+    assert frame.failed
+    assert (frame.image_id, frame.feed, frame.id_given) == ("cap", "gate", True)
+
+
+def test_joined_emoji_and_persian_words_are_names() -> None:
+    family, word = "\U0001f469\u200d\U0001f467", "\u0645\u06cc\u200c\u0631\u0648\u0645"
+    value = json.dumps({"uri": "https://example.org/a.jpg", "id": family, "feed": word}).encode()
+    frame = frame_from_record(Origin("images", 0, 7, 1_000, None, value))
+    assert not frame.failed
+    assert (frame.image_id, frame.feed) == (family, word)
+
+
+def test_a_character_that_turns_text_around_is_refused_by_its_name() -> None:
+    value = json.dumps({"uri": "https://example.org/a.jpg", "id": "a\u202eb"}).encode()
+    frame = frame_from_record(Origin("images", 0, 7, 1_000, None, value))
+    assert frame.failure is not None
+    assert "U+202E" in frame.failure.detail
+
+
+def test_a_byte_order_mark_before_a_reference_does_no_harm() -> None:
+    value = b'\xef\xbb\xbf{"uri": "https://example.org/a.jpg", "id": "marked"}'
+    assert frame_from_record(Origin("images", 0, 7, 1_000, None, value)).image_id == "marked"

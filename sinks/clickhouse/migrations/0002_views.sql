@@ -75,8 +75,9 @@ ARRAY JOIN
     rules.action AS rule_action,
     rules.explanation AS explanation;
 
--- Open failures: those that no later record of the same image has made good. A success of the same
--- record counts as later, since a record is only seen again when its first try was not finished.
+-- Open failures: those that no later record of the same image has made good, whatever event time it
+-- gave (it may be just the time that was wrong). A success of the same record counts as later, since
+-- a record is only seen again when its first try was not finished.
 CREATE VIEW IF NOT EXISTS ${database}.failures AS
 SELECT
     failed.image_id AS image_id, failed.event_time AS event_time, failed.feed AS feed,
@@ -89,15 +90,12 @@ SELECT
 FROM (SELECT * FROM ${database}.failures_raw FINAL) AS failed
 LEFT JOIN
 (
-    SELECT feed, event_time, image_id, max(version) AS version, true AS found
+    SELECT feed, image_id, max(version) AS version, true AS found
     FROM ${database}.images_raw
-    WHERE (feed, event_time, image_id) IN
-        (SELECT feed, event_time, image_id FROM ${database}.failures_raw)
-    GROUP BY feed, event_time, image_id
+    WHERE (feed, image_id) IN (SELECT feed, image_id FROM ${database}.failures_raw)
+    GROUP BY feed, image_id
 ) AS succeeded
-ON failed.feed = succeeded.feed
-    AND failed.event_time = succeeded.event_time
-    AND failed.image_id = succeeded.image_id
+ON failed.feed = succeeded.feed AND failed.image_id = succeeded.image_id
 WHERE NOT ifNull(succeeded.found AND succeeded.version >= failed.version, false);
 
 CREATE VIEW IF NOT EXISTS ${database}.counts_hourly AS
