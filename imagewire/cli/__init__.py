@@ -8,38 +8,19 @@ from __future__ import annotations
 
 import os
 import sys
-from importlib import import_module
-from importlib.metadata import version
 
-import cyclopts
-
-from imagewire.cli.log_output import quiet_libraries
 from imagewire.cli.outcome import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
     EXIT_UNREACHABLE,
     EXIT_USAGE,
 )
-from imagewire.cli.terminal import print_error
 
 COMMANDS = (
     *("demo", "up", "publish", "watch", "replay", "sql", "search"),
     *("worker", "config", "doctor", "schemas"),
 )
 """In the order in which they are met. The module and the function in it are called alike."""
-
-app = cyclopts.App(
-    name="imagewire",
-    help="Stream processing for continuous image feeds.",
-    version=lambda: version("imagewire"),
-    help_on_error=False,
-    # `--no-json` and the like would only lengthen the help: every flag is off until given.
-    default_parameter=cyclopts.Parameter(negative=()),
-)
-for _position, _name in enumerate(COMMANDS):
-    # These modules import what they need when they run: torch alone takes seconds.
-    _module = import_module(f"imagewire.cli.{_name}")
-    app.command(getattr(_module, _name), name=_name, sort_key=_position)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -49,11 +30,18 @@ def main(arguments: list[str] | None = None) -> None:
 
 def run(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    quiet_libraries()
     try:
-        result = app(arguments, exit_on_error=False, result_action="return_value")
-    except cyclopts.CycloptsError:
-        return EXIT_USAGE  # cyclopts has explained it
+        # Here and not above: Ctrl-C while they load must find somebody who expects it.
+        import cyclopts
+
+        from imagewire.cli.command_table import app
+        from imagewire.cli.log_output import quiet_libraries
+
+        quiet_libraries()
+        try:
+            result = app(arguments, exit_on_error=False, result_action="return_value")
+        except cyclopts.CycloptsError:
+            return EXIT_USAGE  # cyclopts has explained it
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except SystemExit as error:
@@ -62,8 +50,17 @@ def run(arguments: list[str] | None = None) -> int:
         _forget_standard_output()
         return 0
     except Exception as error:  # noqa: BLE001 - raised again unless it has words for people
-        return _explain(error)
+        return EXIT_INTERRUPTED if _began_with_interrupt(error) else _explain(error)
     return result if isinstance(result, int) else 0
+
+
+def _began_with_interrupt(error: BaseException | None) -> bool:
+    """Extension modules that are interrupted while they load raise an ImportError of their own."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _forget_standard_output() -> None:
@@ -101,6 +98,8 @@ def _explain(error: Exception) -> int:
         code = EXIT_FAILED
     else:
         raise error
+    from imagewire.cli.terminal import print_error
+
     print_error(str(error))
     return code
 

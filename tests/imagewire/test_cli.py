@@ -209,6 +209,26 @@ def test_what_cannot_be_reached_is_named_and_exits_with_3(command: str, tmp_path
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.parametrize("module", ["cyclopts", "rich.console", "imagewire.cli.up", "pydantic"])
+def test_an_interrupt_while_modules_load_ends_a_command_without_a_traceback(module: str) -> None:
+    program = f"""
+import signal, sys
+
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r}:
+            signal.raise_signal(signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupt())
+from imagewire.cli import main  # as the console script does
+main(["config"])
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (result.returncode, result.stdout, result.stderr) == (130, "", "")
+
+
 # what is written where
 
 
