@@ -6,9 +6,11 @@ import asyncio
 import logging
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any
 
 import msgspec
@@ -68,6 +70,8 @@ def demo(
         os.environ[CONFIG_VARIABLE] = str(loaded.file.resolve())  # for the worker
     settings = loaded.settings
     logging.basicConfig(level="ERROR", format="%(levelname)s %(message)s", stream=sys.stderr)
+    # What asks to end is Ctrl-C's equal: the children are stopped and the folder is removed.
+    before = signal.signal(signal.SIGTERM, _interrupt)
     directory = keep or Path(tempfile.mkdtemp(prefix="imagewire-demo-"))
     try:
         with _ProgressDisplay(quiet=json) as progress:
@@ -85,6 +89,7 @@ def demo(
     finally:
         if keep is None:
             shutil.rmtree(directory, ignore_errors=True)
+        signal.signal(signal.SIGTERM, before)
     summary = result.summary
     if json:
         print_json(
@@ -111,6 +116,10 @@ def demo(
             f"doubled: {', '.join(sorted(result.account.doubled)) or 'none'}"
         )
     return 0 if accounted else EXIT_FAILED
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    signal.raise_signal(signal.SIGINT)
 
 
 class _ProgressDisplay:

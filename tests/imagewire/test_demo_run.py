@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -63,12 +65,39 @@ def test_a_demonstration_that_cannot_start_says_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert run(["demo", "--broker", "rabbit", "--json"]) == 1
+    assert run(["demo", "--broker", "rabbit", "--json"]) == 2
     printed = capsys.readouterr()
     assert printed.out == ""
     assert "none of: apache, tansu" in printed.err
     assert run(["demo", "--report", "nowhere/demo.html"]) == 2
     assert "nowhere/demo.html" in capsys.readouterr().err
+
+
+def test_a_demonstration_that_is_told_to_end_leaves_no_folder_and_no_process(
+    tmp_path: Path,
+) -> None:
+    demo = subprocess.Popen(
+        [*(sys.executable, "-m", "imagewire", "demo", "--broker", "tansu", "--json")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while not list(tmp_path.glob("imagewire-demo-*/data/logs/clickhouse.log")):
+            assert demo.poll() is None, demo.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        children = psutil.Process(demo.pid).children(recursive=True)
+        demo.send_signal(signal.SIGTERM)
+        out, err = demo.communicate(timeout=60)
+    finally:
+        demo.kill()
+    assert (demo.returncode, out, err) == (130, "", "")
+    assert not list(tmp_path.glob("imagewire-demo-*"))
+    assert not [child for child in children if child.is_running()]
 
 
 @pytest.mark.parametrize(
