@@ -83,6 +83,7 @@ async def _run(
     from imagewire.cli.outcome import EXIT_FAILED
     from imagewire.cli.terminal import error_console, print_error, print_note, printable
     from imagewire.embedded.broker_choice import fetches_jars
+    from imagewire.embedded.disk_space import DiskWatch, full_disk
     from imagewire.embedded.stack import Stack, StackPorts
 
     assert isinstance(ports, StackPorts)
@@ -99,6 +100,7 @@ async def _run(
             else:
                 print_note(doing)
 
+        watching = asyncio.create_task(DiskWatch(data, _warn).run())
         stack = Stack(data, broker, ports=ports, file_roots=files, report=report)
 
         async def start() -> None:
@@ -120,13 +122,15 @@ async def _run(
     code = 0
     if failed.done():
         dead = failed.result()
+        full = full_disk(stack.directory.path)
         print_error(
-            f"{dead.name} ended with exit code {dead.exit_code} and does not stay up; its log is "
-            f"{stack.directory.logs / dead.name}.log"
+            f"{dead.name} ended with exit code {dead.exit_code} and does not stay up"
+            f"{f': {full}' if full else ''}; its log is {stack.directory.logs / dead.name}.log"
         )
         code = EXIT_FAILED
     for task in (failed, stopping):
         task.cancel()
+    watching.cancel()
     print_note("stopping: finishing what is in flight (Ctrl-C again stops at once)")
     await stack.stop()
     return code
@@ -146,6 +150,12 @@ async def _before(stop: asyncio.Event, work: object) -> bool:
     with contextlib.suppress(asyncio.CancelledError):
         await task
     return False
+
+
+def _warn(message: str) -> None:
+    from imagewire.cli.terminal import print_note
+
+    print_note(f"warning: {message}")
 
 
 def _stop_on_signals(stop: asyncio.Event) -> None:

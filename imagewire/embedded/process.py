@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal
 
+from imagewire.embedded.disk_space import full_disk
 from imagewire.embedded.errors import EmbeddedError
 
 logger = logging.getLogger(__name__)
@@ -209,7 +210,7 @@ class ManagedProcess:
         deadline = time.monotonic() + self._start_timeout
         while True:
             if (code := self._popen.poll()) is not None:
-                raise self._error(f"ended with {_describe_exit(code)} before it was ready")
+                raise self._error(f"ended with {self._ended(code)} before it was ready")
             if self._ready is None or await self._is_ready(deadline):
                 break
             if time.monotonic() > deadline:
@@ -264,7 +265,7 @@ class ManagedProcess:
                 logger.error(
                     "%s ended with %s and is not started again; its log: %s",
                     self.name,
-                    _describe_exit(code),
+                    self._ended(code),
                     self.log_path,
                 )
                 self._enter("failed")
@@ -276,7 +277,7 @@ class ManagedProcess:
             logger.warning(
                 "%s ended with %s; restart %d in %.1f s",
                 self.name,
-                _describe_exit(code),
+                self._ended(code),
                 self._restarts,
                 delay,
             )
@@ -326,6 +327,11 @@ class ManagedProcess:
     def _enter(self, state: State) -> None:
         self._state = state
         self._since = time.time()
+
+    def _ended(self, code: int) -> str:
+        """How it ended, and that the disk is full if it is: the exit seldom tells."""
+        full = full_disk(self.log_path.parent)
+        return f"{_describe_exit(code)} ({full})" if full else _describe_exit(code)
 
     def _error(self, what: str) -> ProcessError:
         tail = self.log_tail()

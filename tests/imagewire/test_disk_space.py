@@ -1,0 +1,76 @@
+"""A disk that fills up is named: before, once, and beside the death of whatever it kills."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from imagewire.embedded.disk_space import DiskWatch, full_disk
+from imagewire.embedded.process import ManagedProcess, ProcessError
+
+MEBIBYTE = 1 << 20
+
+
+class Disk:
+    """Says how much is free in place of the file system, which no test can fill."""
+
+    free = 100 * 1024 * MEBIBYTE
+
+    def usage(self, directory: Path) -> object:
+        return shutil._ntuple_diskusage(self.free, 0, self.free)
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
+    disk = Disk()
+    monkeypatch.setattr("imagewire.embedded.disk_space.shutil.disk_usage", disk.usage)
+    return disk
+
+
+def test_scarce_room_is_told_once_an_episode(disk: Disk, tmp_path: Path) -> None:
+    told: list[str] = []
+    watch = DiskWatch(tmp_path, told.append)
+    for free in (5000, 1000, 990, 1030, 1000, 5000, 900, 60, 50, 70, 60, 3):
+        disk.free = free * MEBIBYTE
+        watch.look()
+    assert told == [
+        f"the disk of {tmp_path} has only 1000 MiB free; make room, or the broker and the stores "
+        "will stop",
+        f"the disk of {tmp_path} has only 900 MiB free; make room, or the broker and the stores "
+        "will stop",
+        f"the disk of {tmp_path} is full: 60 MiB free; make room",
+    ]
+
+
+def test_a_directory_that_is_not_there_yet_is_no_reason_to_warn(tmp_path: Path) -> None:
+    told: list[str] = []
+    DiskWatch(tmp_path / "nowhere", told.append).look()
+    assert told == []
+    assert full_disk(tmp_path / "nowhere") == ""
+
+
+async def test_a_child_that_dies_on_a_full_disk_is_reported_with_it(
+    disk: Disk, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    disk.free = 2 * MEBIBYTE
+    bus_error = "import os, signal; os.kill(os.getpid(), signal.SIGBUS)"
+
+    async def never() -> bool:
+        return False
+
+    dying = ManagedProcess(
+        "qdrant", [sys.executable, "-c", bus_error], log_directory=tmp_path, ready=never
+    )
+    full = f"the disk of {tmp_path} is full: 2 MiB free; make room"
+    with pytest.raises(ProcessError) as caught:
+        await dying.start()
+    assert f"qdrant ended with signal SIGBUS ({full}) before it was ready" in str(caught.value)
+    later = ManagedProcess("qdrant", [sys.executable, "-c", bus_error], log_directory=tmp_path)
+    with caplog.at_level(logging.ERROR):
+        await later.start()
+        await later.wait()
+    assert full in caplog.text
