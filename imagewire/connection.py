@@ -17,10 +17,15 @@ DEFAULT_DATA = Path("imagewire-data")
 
 @dataclass(frozen=True)
 class Connection:
-    """Settings whose addresses can be used, and the running stack they came from, if any."""
+    """Settings whose addresses can be used, and the running stack they came from, if any.
+
+    Attributes:
+        assumed: nobody named an address and no stack runs: they are the settings' defaults.
+    """
 
     settings: Settings
     stack: RunRecord | None
+    assumed: bool = False
 
 
 def find_connection(data: Path | None = None, config: Path | None = None) -> Connection:
@@ -42,7 +47,7 @@ def find_connection(data: Path | None = None, config: Path | None = None) -> Con
             raise ConfigurationError(
                 f"no stack runs on {data}; start one with: imagewire up --data {data}"
             )
-        return Connection(loaded.settings, None)
+        return Connection(loaded.settings, None, assumed=True)
     return Connection(pointed_at(loaded.settings, stack), stack)
 
 

@@ -78,7 +78,10 @@ _WRONG_SETTINGS = (
     ("operators.operator", "OperatorError"),
     ("operators.policy", "PolicyError"),
 )
-_UNREACHABLE = (("sinks.sink", "TransientSinkError"),)
+_UNREACHABLE = (
+    ("imagewire.reachability", "UnreachableError"),
+    ("sinks.sink", "TransientSinkError"),
+)
 _FAILED = (
     ("imagewire.cli.outcome", "CommandError"),
     ("imagewire.embedded.errors", "EmbeddedError"),

@@ -46,6 +46,7 @@ def publish(
         expand,
         image_publisher,
     )
+    from imagewire.reachability import reaching
     from operators.frame import Lane
 
     if not names:
@@ -89,7 +90,8 @@ def publish(
             async with image_publisher(connection.settings.kafka) as publisher:
                 await publisher.publish_all(publications, Lane(lane), done)
 
-    asyncio.run(send_all())
+    with reaching(connection, "Kafka"):
+        asyncio.run(send_all())
     if not json:
         print_note(f"published {len(publications) - failures} images to feed '{feed}' ({lane})")
     return EXIT_FAILED if failures else 0

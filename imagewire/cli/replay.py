@@ -50,6 +50,7 @@ def replay(
     from imagewire.cli.terminal import console, print_json, print_note
     from imagewire.connection import find_connection
     from imagewire.dead_letters import LetterFilter
+    from imagewire.reachability import reaching
     from imagewire.replaying import since_ms
     from imagewire.settings import ConfigurationError
 
@@ -61,7 +62,7 @@ def replay(
         )
     except (ValueError, OverflowError) as error:
         raise ConfigurationError(f"--since: {error}") from error
-    settings = find_connection(data, config).settings
+    connection = find_connection(data, config)
 
     done: list[Replayed] = []
 
@@ -70,7 +71,9 @@ def replay(
         if json:
             print_json(_fields(outcome, dry_run=False), lines=True)
 
-    plan = asyncio.run(_replay(settings, wanted, limit, None if dry_run else tell, quiet=json))
+    on_done = None if dry_run else tell
+    with reaching(connection, "Kafka"):
+        plan = asyncio.run(_replay(connection.settings, wanted, limit, on_done, quiet=json))
     if dry_run:
         from imagewire.replaying import Replayed
 
@@ -117,7 +120,9 @@ async def _replay(
             return set()
 
     kafka = settings.kafka
-    with Progress(console=error_console, transient=True, disable=quiet) as progress:
+    with Progress(
+        console=error_console, transient=True, disable=quiet or not error_console.is_terminal
+    ) as progress:
         async with dead_letters(kafka) as reading:
             task = progress.add_task("reading dead letters", total=None)
             letters = await reading.scan(lambda count: progress.advance(task, count))

@@ -42,26 +42,28 @@ def search(
     from imagewire.cli.terminal import print_json, print_note
     from imagewire.connection import find_connection
     from imagewire.embedding_of_photo import UnusablePhotoError, embedding_of_photo
+    from imagewire.reachability import reaching
     from sinks.qdrant.reader import ImageNotFoundError, VectorReader
 
     if (photo is None) == (id is None):
         raise UsageError("name either a photo or --id, to say what to search by")
     if limit < 1:
         raise UsageError(f"--limit is {limit}; ask for at least 1")
-    settings = find_connection(data, config).settings
+    connection = find_connection(data, config)
+    settings = connection.settings
     query: dict[str, Any] = {"image_id": id}
-    if photo is not None:
-        try:
-            query = {"vector": embedding_of_photo(photo, settings).vector}
-        except UnusablePhotoError as error:
-            raise CommandError(str(error)) from error
 
     async def find() -> list[Similar]:
         async with VectorReader(settings.qdrant) as reader:
             return await reader.search(**query, limit=limit, feed=feed, verdict=verdict)
 
     try:
-        found = asyncio.run(find())
+        with reaching(connection, "Qdrant"):
+            if photo is not None:
+                query = {"vector": embedding_of_photo(photo, settings).vector}
+            found = asyncio.run(find())
+    except UnusablePhotoError as error:
+        raise CommandError(str(error)) from error
     except ImageNotFoundError as error:
         raise CommandError(str(error)) from error
     if json:

@@ -35,11 +35,16 @@ def sql(
     from imagewire.cli.tables import print_arrow_table, with_readable_text
     from imagewire.cli.terminal import print_json
     from imagewire.connection import find_connection
+    from imagewire.reachability import reaching
     from sinks.clickhouse.reader import ClickHouseReader
 
     if format == "arrow" and sys.stdout.isatty():
         raise UsageError("Arrow is binary and no use on a terminal; send it to a file: … > FILE")
-    with ClickHouseReader(find_connection(data, config).settings.clickhouse) as reader:
+    connection = find_connection(data, config)
+    with (
+        reaching(connection, "ClickHouse"),
+        ClickHouseReader(connection.settings.clickhouse) as reader,
+    ):
         answer = with_readable_text(reader.query(query))
     if format == "table":
         print_arrow_table(answer)

@@ -40,9 +40,11 @@ def watch(
     from imagewire.cli.terminal import console, print_json, print_note
     from imagewire.cli.watch_lines import dead_letter_fields, line_for
     from imagewire.connection import find_connection
+    from imagewire.reachability import reaching
     from sinks.kafka.reachable import connection_error
 
-    settings = find_connection(data, config).settings.kafka
+    connection = find_connection(data, config)
+    settings = connection.settings.kafka
     topic = getattr(settings.topics, what)
 
     def record_fields(message: Any) -> dict[str, Any]:
@@ -92,4 +94,5 @@ def watch(
         finally:
             await consumer.stop()
 
-    asyncio.run(follow())
+    with reaching(connection, "Kafka"):
+        asyncio.run(follow())

@@ -182,7 +182,7 @@ def test_only_a_kafka_that_would_fetch_its_jars_is_said_to_take_longer(
     assert not fetches_jars("apache")
 
 
-@pytest.mark.parametrize("command", ["publish", "watch", "sql", "search"])
+@pytest.mark.parametrize("command", ["publish", "watch", "sql", "search", "replay"])
 def test_what_cannot_be_reached_is_named_and_exits_with_3(command: str, tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"\xff\xd8\xff")
     arguments = {
@@ -190,6 +190,7 @@ def test_what_cannot_be_reached_is_named_and_exits_with_3(command: str, tmp_path
         "watch": ["failed"],
         "sql": ["SELECT 1"],
         "search": ["--id", "a"],
+        "replay": [],
     }[command]
     address = os.environ[
         {
@@ -197,6 +198,7 @@ def test_what_cannot_be_reached_is_named_and_exits_with_3(command: str, tmp_path
             "watch": "IMAGEWIRE_KAFKA__BOOTSTRAP_SERVERS",
             "sql": "IMAGEWIRE_CLICKHOUSE__PORT",
             "search": "IMAGEWIRE_QDRANT__GRPC_PORT",
+            "replay": "IMAGEWIRE_KAFKA__BOOTSTRAP_SERVERS",
         }[command]
     ]
     result = ended(command, *arguments)
@@ -204,7 +206,9 @@ def test_what_cannot_be_reached_is_named_and_exits_with_3(command: str, tmp_path
     assert result.stdout == ""
     # One message and none of the libraries' own.
     assert result.stderr.startswith("error ")
-    assert address in result.stderr
+    assert f"nothing answers at {address if ':' in address else f'127.0.0.1:{address}'}" in (
+        result.stderr
+    )
     assert len(result.stderr.splitlines()) == 1
     assert "Traceback" not in result.stderr
 

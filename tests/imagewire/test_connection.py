@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 from pathlib import Path
 
 import pytest
 
-from imagewire.connection import find_connection
+from imagewire.connection import Connection, find_connection
 from imagewire.embedded.datadir import DataDirectory, RunRecord, own_start_time
+from imagewire.embedded.ports import free_port
+from imagewire.reachability import UnreachableError, reaching
 from imagewire.settings import ConfigurationError
+from sinks.sink import TransientSinkError
 
 
 @pytest.fixture(autouse=True)
@@ -47,6 +51,46 @@ def test_without_a_stack_the_settings_count() -> None:
     connection = find_connection()
     assert connection.stack is None
     assert connection.settings.kafka.bootstrap_servers == "127.0.0.1:9092"
+
+
+def test_where_no_stack_runs_the_way_to_one_is_told() -> None:
+    # At the default address somebody may listen; nobody does at this one.
+    settings = find_connection().settings
+    port = free_port()
+    clickhouse = settings.clickhouse.model_copy(update={"port": port})
+    assumed = Connection(settings.model_copy(update={"clickhouse": clickhouse}), None, assumed=True)
+    tried = False
+    with pytest.raises(UnreachableError) as caught, reaching(assumed, "ClickHouse"):
+        tried = True
+    assert not tried
+    assert str(caught.value) == (
+        f"nothing answers at 127.0.0.1:{port} (ClickHouse), and no stack runs on imagewire-data in "
+        "this folder: `imagewire up` starts one, and `--data DIR` names the directory of one that "
+        "runs elsewhere"
+    )
+
+
+def test_an_address_is_assumed_only_where_nothing_names_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert find_connection().assumed
+    directory = running(Path("imagewire-data"))
+    assert not find_connection().assumed
+    directory.release()
+    monkeypatch.setenv("IMAGEWIRE_CLICKHOUSE__PORT", "4444")
+    assert not find_connection().assumed
+
+
+def test_an_error_of_a_server_that_answers_is_left_as_it_is() -> None:
+    settings = find_connection().settings
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        clickhouse = settings.clickhouse.model_copy(update={"port": server.getsockname()[1]})
+        connection = Connection(settings.model_copy(update={"clickhouse": clickhouse}), None)
+        with (
+            pytest.raises(TransientSinkError, match="too many queries"),
+            reaching(connection, "ClickHouse"),
+        ):
+            raise TransientSinkError("too many queries")
 
 
 def test_a_stack_that_runs_in_the_usual_place_is_found() -> None:
