@@ -242,6 +242,8 @@ def log_of(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], str]]:
         "right\u202eto left",
         "half a \ud800 pair",
     ],
+    # The names travel between test processes as UTF-8, which the last one is not.
+    ids=["forged line", "escape", "return", "separators", "turned", "half a pair"],
 )
 def test_no_text_of_a_stranger_forges_a_line_or_moves_a_cursor(
     hostile: str, log_of: Callable[[], str]
