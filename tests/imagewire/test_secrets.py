@@ -18,7 +18,7 @@ import pytest
 from pydantic import SecretStr
 
 from imagewire.cli import run
-from imagewire.cli.log_output import OWN, write_log
+from imagewire.cli.log_output import OWN, printable_line, write_log
 from imagewire.embedded.ports import free_port
 from imagewire.secret_files import secret_keys
 from imagewire.settings import ConfigurationError, Settings, load_settings
@@ -240,10 +240,8 @@ def log_of(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], str]]:
         "one\rtwo",
         "next\x85line and\u2028separator",
         "right\u202eto left",
-        "half a \ud800 pair",
     ],
-    # The names travel between test processes as UTF-8, which the last one is not.
-    ids=["forged line", "escape", "return", "separators", "turned", "half a pair"],
+    ids=["forged line", "escape", "return", "separators", "turned"],
 )
 def test_no_text_of_a_stranger_forges_a_line_or_moves_a_cursor(
     hostile: str, log_of: Callable[[], str]
@@ -261,6 +259,11 @@ def test_no_text_of_a_stranger_forges_a_line_or_moves_a_cursor(
     starts = [line for line in lines if line and not line.startswith("  | ")]
     assert len(starts) == 2
     assert all(" sinks.qdrant.sink: image " in line for line in starts)
+
+
+def test_half_a_character_pair_is_written_as_its_escape() -> None:
+    # Not by logging it: pytest would keep the record and send it to another process, as UTF-8.
+    assert printable_line("half a \ud800 pair") == "half a \\ud800 pair"
 
 
 def test_libraries_write_nothing_below_a_warning_for_they_write_headers(
