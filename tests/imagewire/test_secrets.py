@@ -269,7 +269,7 @@ def test_half_a_character_pair_is_written_as_its_escape() -> None:
 def test_libraries_write_nothing_below_a_warning_for_they_write_headers(
     log_of: Callable[[], str],
 ) -> None:
-    for name in ("hpack.hpack", "urllib3.connectionpool", "httpcore.http11", "faust"):
+    for name in ("hpack.hpack", "asyncio", "httpcore.http11", "faust"):
         logging.getLogger(name).info("authorization: hush")
         logging.getLogger(name).warning("something is wrong in %s", name)
     logging.getLogger("streams.pipeline").debug("of our own")
