@@ -196,7 +196,8 @@ def _table(planned: list[Replayed]) -> Table:
 
     table = Table()
     for heading in ("failed at", "image", "feed", "stage", "reason", "attempt", "would be"):
-        table.add_column(heading, overflow="fold")
+        # Stages and reasons are short codes that people copy into filters.
+        table.add_column(heading, overflow="fold", no_wrap=heading in ("stage", "reason"))
     for outcome in planned[:MOST_ROWS]:
         letter = outcome.letter
         fate = "replayed" if outcome.refused is None else f"refused: {outcome.refused}"
