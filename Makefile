@@ -38,7 +38,7 @@ schemas: $(VENV)/installed  ## write docs/schemas from the code
 KILLS ?= 20
 SECONDS ?= 900
 
-# About 15 minutes on two cores with nothing beside it. ONLY=killed,cut runs some of its faults.
+# Half an hour on two cores that were busy otherwise (33 minutes). ONLY=killed,cut runs some of its faults.
 chaos: $(VENV)/installed  ## break everything, count every image
 	$(BIN)/python -m bench.chaos --kills $(KILLS) $(if $(ONLY),--only $(ONLY)) $(ARGS)
 

@@ -516,9 +516,9 @@ async def test_files_below_the_roots_are_read(tmp_path: Path) -> None:
 async def test_a_root_that_is_a_link_holds_what_it_leads_to(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "real" / "a.jpg").write_bytes(IMAGE)
-    (tmp_path / "root").symlink_to(tmp_path / "real")
-    async with Fetcher(FetchSettings(file_roots=(tmp_path / "root",))) as fetcher:
-        assert await fetcher.fetch(f"file://{tmp_path}/root/a.jpg") == IMAGE
+    (tmp_path / "linked").symlink_to(tmp_path / "real")
+    async with Fetcher(FetchSettings(file_roots=(tmp_path / "linked",))) as fetcher:
+        assert await fetcher.fetch(f"file://{tmp_path}/linked/a.jpg") == IMAGE
 
 
 async def test_no_file_outside_the_roots_is_read(tmp_path: Path) -> None:
