@@ -7,7 +7,7 @@ LOCK := requirements.lock
 # Tests share the machine with the engines that they start; more workers than cores only wait.
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 
-.PHONY: demo test fuzz lint format schemas lock clean help chaos soak audit
+.PHONY: demo test fuzz lint format schemas lock clean help bench bench-check bench-gpu chaos soak audit
 
 help:  ## say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -34,6 +34,19 @@ format: $(VENV)/installed  ## put the code into its style
 
 schemas: $(VENV)/installed  ## write docs/schemas from the code
 	$(BIN)/imagewire schemas
+
+# About half an hour on two cores. ONLY=overhead,latency runs some of its parts and leaves the figures
+# of the others; ARGS=--quick only shows that everything works.
+bench: $(VENV)/installed  ## how fast, beside its ceiling, its peers and its promises
+	$(BIN)/python -m bench $(if $(ONLY),--only $(ONLY)) $(ARGS)
+
+bench-check: $(VENV)/installed  ## did a ratio get worse than the committed one?
+	$(BIN)/python -m bench --check --repeats 3 $(if $(ONLY),--only $(ONLY)) $(ARGS)
+
+DEVICE ?= cuda:0
+
+bench-gpu: $(VENV)/installed  ## the bench on an NVIDIA GPU; figures end in _gpu
+	$(BIN)/python -m bench --device $(DEVICE) $(if $(ONLY),--only $(ONLY)) $(ARGS)
 
 KILLS ?= 20
 SECONDS ?= 900

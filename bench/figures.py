@@ -7,7 +7,7 @@ runner (`python -m bench`) writes all reports to `bench/results.json` and `bench
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -23,12 +23,14 @@ class Options:
         plots: folder for the part's plots (PNG).
         quick: a smoke run for the tests: everything is done, on as little as possible, and its
             figures mean nothing.
+        report: is told in words what is being done; the runner prints it.
     """
 
     repeats: int
     device: str
     plots: Path
     quick: bool = False
+    report: Callable[[str], None] = lambda _: None
 
 
 @dataclass(frozen=True, slots=True)
