@@ -1,0 +1,178 @@
+"""The rounds that contenders go through: full speed, an equal load, and kills."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from bench.parts.peers.arena import Arena, NotStoredError
+from bench.parts.peers.contenders import Contender
+from bench.parts.peers.references import DIFFERENT, Source
+
+_PATIENCE = 120.0
+"""Seconds after which a round counts as failed."""
+_QUIET = 20.0
+"""Seconds without progress after a kill, beyond which what is missing is lost; a killed member's
+partitions are given to the next after 6."""
+
+Rates = dict[str, list[float]]
+"""Images a second of each repeat, by contender."""
+
+
+async def warm_up(arena: Arena, contenders: Sequence[Contender], count: int) -> None:
+    """Let each contender do `count` photos from either source, all contenders at once.
+
+    Raises:
+        NotStoredError: with the end of the contender's log.
+    """
+
+    async def warm(contender: Contender) -> None:
+        for source in ("local", "http"):
+            feed = arena.new_feed(contender, "warm-up")
+            await arena.publish(contender, feed, source, count)
+            try:
+                await arena.until_stored(feed, count, 2 * _PATIENCE)
+            except NotStoredError as error:
+                raise NotStoredError(f"{error}; its log:\n{arena.log_tail(contender)}") from error
+
+    await asyncio.gather(*(warm(contender) for contender in contenders))
+
+
+async def full_speed(
+    arena: Arena,
+    contenders: Sequence[Contender],
+    source: Source,
+    count: int,
+    repeats: int,
+    report: Callable[[str], None],
+) -> Rates:
+    """Publish `count` photos at once to each in turn, and time until all stores have the last."""
+    rates: Rates = {contender.name: [] for contender in contenders}
+    for repeat in range(repeats):
+        # Another one begins each time, so that none always follows the same.
+        turn = repeat % len(contenders)
+        for contender in [*contenders[turn:], *contenders[:turn]]:
+            feed = arena.new_feed(contender, source)
+            began = time.time()
+            await arena.publish(contender, feed, source, count)
+            ended = await arena.until_stored(feed, count, _PATIENCE)
+            rates[contender.name].append(count / (ended - began))
+        report(
+            f"{source}, round {repeat + 1}: "
+            + ", ".join(f"{name} {found[-1]:.1f}/s" for name, found in rates.items())
+        )
+    return rates
+
+
+async def equal_load(
+    arena: Arena,
+    contenders: Sequence[Contender],
+    rate: float,
+    count: int,
+    repeats: int,
+    report: Callable[[str], None],
+) -> dict[str, list[list[float]]]:
+    """Publish to each in turn at the same Poisson times; seconds from Kafka's timestamp until the
+    verdict can be read, by contender and repeat."""
+    found: dict[str, list[list[float]]] = {contender.name: [] for contender in contenders}
+    for repeat in range(repeats):
+        gaps = np.random.default_rng(repeat).exponential(1 / rate, count)
+        at = np.cumsum(gaps).tolist()
+        for contender in contenders:
+            feed = arena.new_feed(contender, "load")
+            published = await arena.publish(contender, feed, "local", count, at)
+            await arena.until_stored(feed, count, _PATIENCE)
+            verdict_at = arena.seen(feed).verdict_at
+            found[contender.name].append(
+                [verdict_at[image_id] - began for image_id, began in published.items()]
+            )
+        report(
+            f"{rate:.1f} images/s, round {repeat + 1}: p99 "
+            + ", ".join(
+                f"{name} {1000 * np.percentile(seconds[-1], 99):.0f} ms"
+                for name, seconds in found.items()
+            )
+        )
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class AfterKills:
+    """What became of the images of a contender that was killed.
+
+    Attributes:
+        lost: images that are not in all of Kafka's topics, ClickHouse and Qdrant.
+        doubled_rows: rows that an analyst sees beyond one an image.
+        repeats: verdicts on Kafka beyond one an image, which every at-least-once delivery has.
+    """
+
+    published: int
+    kills: int
+    lost: int
+    doubled_rows: int
+    repeats: int
+
+
+async def killed(
+    arena: Arena, contenders: Sequence[Contender], count: int, kills: int, seed: int
+) -> dict[str, AfterKills]:
+    """Kill each contender with SIGKILL, `kills` times within `count` images, all side by side: this
+    counts images, not seconds."""
+    results = await asyncio.gather(
+        *(_killed(arena, contender, count, kills, seed) for contender in contenders)
+    )
+    return {contender.name: result for contender, result in zip(contenders, results, strict=True)}
+
+
+async def _killed(
+    arena: Arena, contender: Contender, count: int, kills: int, seed: int
+) -> AfterKills:
+    chance = random.Random(seed)
+    feed = arena.new_feed(contender, "killed")
+    published = await arena.publish(contender, feed, "local", count)
+    done = 0
+    for number in range(kills):
+        # Some way into the batches that follow the first verdicts of this life.
+        threshold = min(max(done + 1, number * count // (kills + 1) + 1), count)
+        await arena.until_verdicts(feed, threshold, _PATIENCE)
+        await asyncio.sleep(chance.uniform(0.0, 0.8))
+        arena.kill(contender)
+        done = len(arena.seen(feed).verdict_at)
+    lost = await _missing(arena, feed, count)
+    seen = arena.seen(feed)
+    rows, _ = await arena.stored(feed)
+    return AfterKills(
+        published=len(published),
+        kills=kills,
+        lost=lost,
+        doubled_rows=await asyncio.to_thread(arena.rows_of, feed) - rows,
+        repeats=seen.verdicts.total() - len(seen.verdicts),
+    )
+
+
+async def _missing(arena: Arena, feed: str, count: int) -> int:
+    """How many images of `count` are in the end not in every store."""
+    complete, since = -1, time.monotonic()
+    while True:
+        rows, points = await arena.stored(feed)
+        seen = arena.seen(feed)
+        found = min(rows, points, len(seen.verdicts), len(seen.findings))
+        if found > complete:
+            complete, since = found, time.monotonic()
+        if complete >= count or time.monotonic() - since > _QUIET + _LOADING:
+            return count - complete
+        await asyncio.sleep(0.5)
+
+
+_LOADING = 25.0
+"""Seconds that a program may take to load its models while four others load theirs."""
+
+
+def rounded(count: float) -> int:
+    """The nearest number of photos that has every picture equally often, at least once."""
+    return max(round(count / DIFFERENT), 1) * DIFFERENT
