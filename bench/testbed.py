@@ -132,11 +132,14 @@ class RunningWorker:
         """Of the worker and its children, since it started."""
         return cpu_seconds(self.pid)
 
+    async def exposition(self) -> str:
+        """Its metrics as Prometheus gets them."""
+        return (await self._client.get("/metrics")).text
+
     async def metrics(self) -> dict[str, float]:
         """Every metric's samples summed over their labels, by sample name."""
-        text = (await self._client.get("/metrics")).text
         sums: dict[str, float] = {}
-        for family in text_string_to_metric_families(text):
+        for family in text_string_to_metric_families(await self.exposition()):
             for sample in family.samples:
                 sums[sample.name] = sums.get(sample.name, 0.0) + sample.value
         return sums
