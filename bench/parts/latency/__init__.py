@@ -1,0 +1,167 @@
+"""How long does a verdict take, by how busy the worker is?
+
+Capacity is measured first, in every repeat anew, since a machine has better and worse minutes; then
+images arrive at fractions of it, by a Poisson process. What the latencies are held against is
+measured beside them: the service time of one image alone, seen inside the worker, and that of a
+full batch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bench.figures import Options, Report
+from bench.parts.latency.line import Line, Load, Seen
+from bench.parts.latency.memory import MemoryWatch
+from bench.parts.latency.page import report
+from bench.parts.latency.reading import Reading
+from bench.photos import load_photos
+from bench.testbed import BenchError, Route, RunningWorker, Testbed, steady_rate
+
+WARM_UP = 1.0
+"""Seconds at the beginning of each load whose images do not count."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What one repeat does.
+
+    Attributes:
+        burst: images published at once to see the capacity.
+        alone: images published one by one to see the service time of one.
+        loads: fraction of the capacity, and seconds for which images arrive and count.
+    """
+
+    burst: int
+    alone: int
+    loads: tuple[tuple[float, float], ...]
+
+
+FULL = Plan(
+    burst=320,
+    alone=30,
+    # Most time goes to the two loads that have a target: at a tenth images are rare, and a 99th
+    # percentile needs many.
+    loads=((0.1, 10.0), (0.3, 4.0), (0.5, 4.0), (0.7, 9.0), (0.9, 5.0), (1.1, 6.0)),
+)
+QUICK = Plan(burst=24, alone=3, loads=((0.1, 2.0), (0.7, 1.0), (1.1, 1.0)))
+
+SETTINGS = {
+    # Half a second an image: there would be too few of them in the time.
+    "IMAGEWIRE_OPERATORS__TEXT__ENABLED": "false",
+}
+
+
+@dataclass(slots=True)
+class LoadResult:
+    """What one load showed; latencies in seconds, ascending."""
+
+    latencies: list[float]
+    batch_size: float
+    decided_a_second: float
+    memory_growth: float
+
+
+@dataclass(slots=True)
+class Repeat:
+    """What one repeat showed.
+
+    Attributes:
+        capacity: images a second.
+        service_of_one: seconds, decoding and operators, for a batch of one.
+        service_of_full: seconds of the operators for a batch at full load.
+        full_batch: mean frames in such a batch.
+        loads: by fraction of the capacity.
+    """
+
+    capacity: float
+    service_of_one: float
+    service_of_full: float
+    full_batch: float
+    loads: dict[float, LoadResult] = field(default_factory=dict)
+
+
+def run(options: Options) -> Report:
+    """Measure latency by load."""
+    plan = QUICK if options.quick else FULL
+    with tempfile.TemporaryDirectory(prefix="imagewire-latency-") as folder:
+        repeats, max_wait = asyncio.run(_measure(Path(folder), plan, options))
+    return report(repeats, max_wait, options)
+
+
+async def _measure(folder: Path, plan: Plan, options: Options) -> tuple[list[Repeat], float]:
+    photos = load_photos()
+    route = Route.new("latency")
+    settings = SETTINGS | {"IMAGEWIRE_MODELS__DEVICE": options.device}
+    repeats = []
+    pictures = folder / "photos"
+    pictures.mkdir()
+    async with (
+        Testbed(
+            folder / "bed", file_roots=[pictures], broker="apache", report=options.report
+        ) as bed,
+        Line(bed.bootstrap, route, photos, pictures) as line,
+        bed.worker(route, settings) as worker,
+    ):
+        options.report("warming up")
+        await line.burst(plan.burst // 2)
+        for number in range(options.repeats):
+            repeat = await _capacity(line, worker, plan)
+            options.report(
+                f"capacity {repeat.capacity:.1f} images/s in batches of {repeat.full_batch:.1f}; "
+                f"one image alone takes {repeat.service_of_one * 1000:.1f} ms"
+            )
+            for fraction, seconds in plan.loads:
+                load = Load(fraction * repeat.capacity, WARM_UP + seconds, seed=number)
+                repeat.loads[fraction] = await _under(load, line, worker)
+                middle = statistics.median(repeat.loads[fraction].latencies)
+                options.report(f"at {fraction:.0%}: p50 {middle * 1000:.0f} ms")
+            repeats.append(repeat)
+        max_wait = bed.settings.batch.max_wait
+    return repeats, max_wait
+
+
+async def _capacity(line: Line, worker: RunningWorker, plan: Plan) -> Repeat:
+    """Service times and throughput, before any load."""
+    services = []
+    for _ in range(plan.alone):
+        before = await Reading.of(worker)
+        await line.one_by_one(1)
+        gained = (await Reading.of(worker)).since(before)
+        if gained.batch_size == 1:
+            services.append(gained.stage_seconds("decode") + gained.stage_seconds("operators"))
+    if not services:
+        raise BenchError("no image was worked on alone although they came one by one")
+    before = await Reading.of(worker)
+    seen = await line.burst(plan.burst)
+    gained = (await Reading.of(worker)).since(before)
+    return Repeat(
+        capacity=steady_rate([each.decided for each in seen], plan.burst // 4),
+        service_of_one=statistics.median(services),
+        service_of_full=gained.stage_seconds("operators"),
+        full_batch=gained.batch_size,
+    )
+
+
+async def _under(load: Load, line: Line, worker: RunningWorker) -> LoadResult:
+    before = await Reading.of(worker)
+    async with MemoryWatch(worker.pid) as memory:
+        seen = await line.load(load)
+    gained = (await Reading.of(worker)).since(before)
+    began = min(each.published for each in seen)
+    counted = [each for each in seen if each.published >= began + WARM_UP] or seen
+    return LoadResult(
+        latencies=sorted(each.latency for each in counted),
+        batch_size=gained.batch_size,
+        decided_a_second=_decided_a_second(seen, began + WARM_UP, began + load.seconds),
+        memory_growth=memory.growth,
+    )
+
+
+def _decided_a_second(seen: list[Seen], begin: float, end: float) -> float:
+    """Verdicts a second while images were arriving."""
+    return sum(begin <= each.decided < end for each in seen) / (end - begin)
