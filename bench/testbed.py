@@ -307,6 +307,8 @@ class Testbed:
                 **route.environment(),
                 "IMAGEWIRE_HTTP__HOST": LOOPBACK,
                 "IMAGEWIRE_HTTP__PORT": str(port),
+                # The photos are few and come again and again: each is to be analysed every time.
+                "IMAGEWIRE_REUSE__IDENTICAL": "false",
                 **(settings or {}),
             },
             ready=lambda: _healthy(port),

@@ -33,7 +33,14 @@ from operators.decode_limits import DecodeLimits, Isolation
 from sinks.clickhouse.settings import ClickHouseSettings
 from sinks.kafka.settings import KafkaSettings
 from sinks.qdrant.settings import QdrantSettings
-from streams.settings import MEBIBYTE, BatchSettings, FetchSettings, Section, StreamSettings
+from streams.settings import (
+    MEBIBYTE,
+    BatchSettings,
+    FetchSettings,
+    ReuseSettings,
+    Section,
+    StreamSettings,
+)
 
 PREFIX = "IMAGEWIRE_"
 CONFIG_VARIABLE = "IMAGEWIRE_CONFIG"
@@ -168,6 +175,7 @@ class Settings(BaseSettings):
     fetch: FetchSettings = Field(default_factory=FetchSettings)
     decode: DecodeSettings = Field(default_factory=DecodeSettings)
     batch: BatchSettings = Field(default_factory=BatchSettings)
+    reuse: ReuseSettings = Field(default_factory=ReuseSettings)
     models: ModelSettings = Field(default_factory=ModelSettings)
     operators: dict[str, dict[str, Any]] = Field(
         default_factory=dict,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import gc
 import logging
 import os
 import signal
@@ -29,6 +30,7 @@ from operators.chain import OperatorChain
 from operators.decode import make_decoder
 from operators.embedding import EmbeddingOperator
 from operators.frame import Lane, Origin
+from operators.near_identical import NearIdentical
 from operators.policy import Policy
 from operators.registry import build_operators
 from sinks.clickhouse.sink import ClickHouseSink
@@ -41,6 +43,8 @@ from streams.fetch import Fetcher
 from streams.metrics import Metrics
 from streams.pipeline import Pipeline
 from streams.records import frame_from_record
+from streams.reuse import Reuse
+from streams.service_time import ServiceTimes
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +68,7 @@ class Worker:
         self._waiting_for: dict[str, str] = {}
         self._stop = asyncio.Event()
         self._pipeline: Pipeline | None = None
+        self._service_times = ServiceTimes()
         if settings.models.threads is not None:
             torch.set_num_threads(settings.models.threads)
         try:
@@ -77,6 +82,9 @@ class Worker:
             ),
             self._policy,
             self._observe,
+            NearIdentical(settings.reuse.near_distance, settings.reuse.near_frames)
+            if settings.reuse.near_distance
+            else None,
         )
         self.endpoint = HttpEndpoint(settings.http, self._metrics.registry, self.health)
 
@@ -132,6 +140,8 @@ class Worker:
                 stream=settings.stream,
                 batch=settings.batch,
                 fetch_concurrency=settings.fetch.concurrency,
+                reuse=self._reuse(),
+                service_times=self._service_times,
             )
             await self._stream(self._pipeline)
 
@@ -140,6 +150,10 @@ class Worker:
         with ThreadPoolExecutor(1, "load") as thread:
             await asyncio.get_running_loop().run_in_executor(thread, self._chain.setup)
         stack.callback(self._chain.close)
+        # What is loaded stays. Without it, each full collection walks through the modules' several
+        # hundred thousand objects, with the interpreter's lock held.
+        gc.collect()
+        gc.freeze()
         for operator in self._chain.operators:
             for model in operator.model_versions().values():
                 self._metrics.model_info.labels(operator.name, model).set(1)
@@ -149,6 +163,22 @@ class Worker:
             str(self._device.dtype).removeprefix("torch."),
             ", ".join(self._chain.model_versions().values()) or "none",
         )
+
+    def _reuse(self) -> Reuse | None:
+        reuse = self._settings.reuse
+        if not reuse.identical:
+            return None
+        if not self._chain.depends_on_content_only:
+            logger.info(
+                "findings of identical images are not reused: %s may depend on more than the image",
+                ", ".join(
+                    operator.name
+                    for operator in self._chain.operators
+                    if not operator.depends_on_content_only
+                ),
+            )
+            return None
+        return Reuse(reuse.entries, reuse.max_bytes)
 
     def _sinks(self) -> list[Sink]:
         settings = self._settings
@@ -246,6 +276,7 @@ class Worker:
 
     def _observe(self, stage: str, batch_size: int, seconds: float) -> None:
         self._metrics.stage_seconds.labels(stage).observe(seconds)
+        self._service_times.observe(stage, batch_size, seconds)
 
 
 async def _take(

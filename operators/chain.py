@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 
 from operators.frame import Frame, Stage
+from operators.least_size import LeastSize, largest
+from operators.near_identical import SKIPPED, Likeness, NearIdentical
 from operators.operator import Operator, OperatorError
 from operators.policy import Policy
 
@@ -50,15 +52,26 @@ class DeviceLostError(OperatorError):
 class OperatorChain:
     """Runs `operators` in order over batches of decoded frames, then decides by `policy`.
 
-    Like the operators in it, a chain belongs to one thread.
+    Like the operators in it, a chain belongs to one thread; only `decide` may be called from
+    another, so that the device has its next batch while the policy looks at the last.
     """
 
     def __init__(
-        self, operators: Sequence[Operator], policy: Policy, observe: Observe | None = None
+        self,
+        operators: Sequence[Operator],
+        policy: Policy,
+        observe: Observe | None = None,
+        near_identical: NearIdentical | None = None,
     ) -> None:
+        """
+        Args:
+            near_identical: takes findings over from frames that look the same; without, and
+                without the operator `fingerprint`, every frame is analysed.
+        """
         self.operators = tuple(operators)
         self.policy = policy
         self._observe = observe
+        self._near_identical = near_identical
         self._versions: dict[str, dict[str, str]] = {}
         self._out_of_memory = OutOfMemory()
 
@@ -77,7 +90,13 @@ class OperatorChain:
             raise
 
     def process(self, frames: Sequence[Frame]) -> OutOfMemory | None:
-        """Fill the findings of every frame that has not failed, verdict included.
+        """Analyse `frames` and decide over them: `analyse`, then `decide`."""
+        shortage = self.analyse(frames)
+        self.decide(frames)
+        return shortage
+
+    def analyse(self, frames: Sequence[Frame]) -> OutOfMemory | None:
+        """Fill the findings of every frame that has not failed, but for the verdict.
 
         A frame that an operator cannot analyse fails with the operator's name as its stage and
         `operator-error`, `out-of-memory` or the operator's own reason. Frames that had failed
@@ -90,23 +109,40 @@ class OperatorChain:
             DeviceLostError: the accelerator cannot be used any more; no frame has been blamed.
         """
         self._out_of_memory = OutOfMemory()
+        alike: dict[Frame, Likeness] = {}
         for operator in self.operators:
-            living = [frame for frame in frames if not frame.failed]
-            if not living:
-                break
-            start = time.perf_counter()
-            self._run(operator, living)
-            self._report(operator.name, len(living), start)
-            for frame in living:
-                frame.findings.models.update(self._versions.get(operator.name, {}))
+            self._apply(
+                operator,
+                [frame for frame in frames if frame not in alike]
+                if operator.name in SKIPPED
+                else frames,
+            )
+            if self._near_identical is not None and operator.name == "fingerprint":
+                alike = self._near_identical.alike([frame for frame in frames if not frame.failed])
+        if self._near_identical is not None:
+            self._take_over(self._near_identical, alike, frames)
         for frame in frames:
             frame.pixels = None
-        self._decide([frame for frame in frames if not frame.failed])
         return self._out_of_memory if self._out_of_memory.times else None
+
+    def decide(self, frames: Sequence[Frame]) -> None:
+        """Give every frame that has not failed its verdict. It needs no pixels, and touches nothing
+        that `analyse` does, so the two may run side by side for different batches."""
+        self._decide([frame for frame in frames if not frame.failed])
+
+    @property
+    def depends_on_content_only(self) -> bool:
+        """Whether equal bytes have equal findings, whatever feed or metadata they come with."""
+        return all(operator.depends_on_content_only for operator in self.operators)
 
     def model_versions(self) -> dict[str, str]:
         """Role to `name@version` for every model that the operators use, once they are set up."""
         return {role: model for roles in self._versions.values() for role, model in roles.items()}
+
+    def least_size(self) -> LeastSize | None:
+        """The picture that is large enough for every operator, once they are set up; `None` if one
+        needs the full size."""
+        return largest(operator.least_size() for operator in self.operators)
 
     def close(self) -> None:
         """Release every operator; one that fails to close does not keep the others open."""
@@ -115,6 +151,34 @@ class OperatorChain:
                 operator.close()
             except Exception:
                 _logger.exception("operator '%s' could not be closed", operator.name)
+
+    def _apply(self, operator: Operator, frames: Sequence[Frame]) -> None:
+        living = [frame for frame in frames if not frame.failed]
+        if not living:
+            return
+        start = time.perf_counter()
+        self._run(operator, living)
+        self._report(operator.name, len(living), start)
+        for frame in living:
+            frame.findings.models.update(self._versions.get(operator.name, {}))
+
+    def _take_over(
+        self,
+        near_identical: NearIdentical,
+        alike: Mapping[Frame, Likeness],
+        frames: Sequence[Frame],
+    ) -> None:
+        skipped = [operator for operator in self.operators if operator.name in SKIPPED]
+        orphans = near_identical.fill(
+            alike,
+            [frame for frame in frames if frame.failed],
+            [operator.name for operator in skipped],
+        )
+        for operator in skipped:
+            self._apply(operator, orphans)
+            for frame in alike:
+                if not frame.failed:
+                    frame.findings.models.update(self._versions.get(operator.name, {}))
 
     def _run(self, operator: Operator, frames: Sequence[Frame]) -> None:
         try:

@@ -153,8 +153,9 @@ class Decoder(ABC):
 
     def _screen(self, frame: Frame) -> Encoded | None:
         content = frame.content if frame.content is not None else b""
-        digest = hashlib.sha256(content).hexdigest()
-        frame.findings.fingerprint = Fingerprint(content_id=digest)
+        if frame.findings.fingerprint is None:
+            digest = hashlib.sha256(content).hexdigest()
+            frame.findings.fingerprint = Fingerprint(content_id=digest)
         try:
             if not content:
                 raise Undecodable("empty", "the image has 0 bytes; check the producer or the link")

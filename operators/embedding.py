@@ -36,6 +36,7 @@ class EmbeddingOperator(Operator):
     """Encodes a batch in one forward pass."""
 
     name: ClassVar[str] = "embedding"
+    depends_on_content_only: ClassVar[bool] = True
 
     def __init__(self, options: Mapping[str, Any], device: Device, catalog: Catalog) -> None:
         super().__init__(options, device, catalog)

@@ -53,6 +53,7 @@ class FingerprintOperator(Operator):
     """
 
     name: ClassVar[str] = "fingerprint"
+    depends_on_content_only: ClassVar[bool] = True
 
     def __init__(self, options: Mapping[str, Any], device: Device, catalog: Catalog) -> None:
         super().__init__(options, device, catalog)

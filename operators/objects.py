@@ -49,6 +49,7 @@ class ObjectsOperator(Operator):
     """Detects objects in a batch with one forward pass and one suppression."""
 
     name: ClassVar[str] = "objects"
+    depends_on_content_only: ClassVar[bool] = True
 
     def __init__(self, options: Mapping[str, Any], device: Device, catalog: Catalog) -> None:
         super().__init__(options, device, catalog)

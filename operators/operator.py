@@ -27,12 +27,16 @@ class Operator(ABC):
 
     Attributes:
         name: the name under which the operator stands in settings, metrics and dead letters.
+        depends_on_content_only: what it finds depends on the image's bytes and on nothing else of
+            the frame (feed, metadata, time, earlier frames), so that another image with the same
+            bytes may be given the same findings. Only where all operators say so, that is done.
         options: the operator's own table in the settings, already free of `enabled`.
         device: where its networks run, and in what precision.
         catalog: the models that may be named in `options`.
     """
 
     name: ClassVar[str]
+    depends_on_content_only: ClassVar[bool] = False
 
     def __init__(self, options: Mapping[str, Any], device: Device, catalog: Catalog) -> None:
         self.options = options

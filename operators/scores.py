@@ -36,6 +36,7 @@ class ScoresOperator(Operator):
     """Scores a batch with one forward pass of each classifier."""
 
     name: ClassVar[str] = "scores"
+    depends_on_content_only: ClassVar[bool] = True
 
     def __init__(self, options: Mapping[str, Any], device: Device, catalog: Catalog) -> None:
         super().__init__(options, device, catalog)

@@ -47,6 +47,7 @@ class TextOperator(Operator):
     """Reads text with PP-OCR, batched across pictures in detection and in recognition."""
 
     name: ClassVar[str] = "text"
+    depends_on_content_only: ClassVar[bool] = True
 
     def __init__(self, options: Mapping[str, Any], device: Device, catalog: Catalog) -> None:
         super().__init__(options, device, catalog)

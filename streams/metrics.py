@@ -73,6 +73,42 @@ class Metrics:
             buckets=_SECONDS,
             registry=self.registry,
         )
+        self.service_time = Gauge(
+            "imagewire_predicted_seconds",
+            "What an operator is expected to take for a batch of so many frames",
+            ["stage", "batch"],
+            registry=self.registry,
+        )
+        self.prediction = Histogram(
+            "imagewire_prediction_ratio",
+            "Time that the operators took for a batch, divided by what was predicted",
+            buckets=(0.25, 0.5, 0.7, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2, 4, 16),
+            registry=self.registry,
+        )
+        self.reused = Counter(
+            "imagewire_frames_reused_total",
+            "Frames whose findings come from another: from one analysed before (cached), one under "
+            "way (in-flight), or one that looks nearly the same (near)",
+            ["kind"],
+            registry=self.registry,
+        )
+        self.reuse_lookups = Counter(
+            "imagewire_reuse_lookups_total",
+            "Frames whose content was looked up among those analysed",
+            registry=self.registry,
+        )
+        self.reuse_bytes = Gauge(
+            "imagewire_reuse_bytes",
+            "Memory that findings kept for reuse take, by estimate",
+            registry=self.registry,
+        )
+        self.loop_delay = Histogram(
+            "imagewire_event_loop_delay_seconds",
+            "How late the event loop comes to a timer that is due: what it was busy with, or had "
+            "no processor for",
+            buckets=(0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 5),
+            registry=self.registry,
+        )
         self.latency = Histogram(
             "imagewire_latency_seconds",
             "From the Kafka timestamp of a record to the acknowledgement of its verdict",

@@ -11,11 +11,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from operators.chain import DeviceLostError, OutOfMemory
+from operators.chain import OutOfMemory
 from operators.frame import Frame, Lane, Stage
+from operators.near_identical import REUSED
 from sinks.replay import failed_attempts
 from sinks.sink import Sink
 from streams.batch_limit import BatchLimit
@@ -23,9 +24,12 @@ from streams.batcher import BatchLimits, MicroBatcher
 from streams.delivery import Delivery
 from streams.fetched import FetchError, shown
 from streams.in_flight import InFlightBudget
+from streams.isolation import analysed, decided, decoded_parts
 from streams.ledger import Entry, Ledger
+from streams.loop_delay import measure_loop_delay
 from streams.metrics import Metrics
-from streams.service_time import ServiceTime
+from streams.reuse import Reuse
+from streams.service_time import ServiceTimes
 from streams.settings import BatchSettings, StreamSettings
 from streams.stages import DecodesFrames, FetchesReferences, ProcessesFrames
 from streams.together import run_together
@@ -47,13 +51,24 @@ class Pipeline:
         stream: StreamSettings,
         batch: BatchSettings,
         fetch_concurrency: int = 32,
+        reuse: Reuse | None = None,
+        service_times: ServiceTimes | None = None,
     ) -> None:
+        """
+        Args:
+            reuse: findings of identical content, if they are to be reused; only for a chain whose
+                findings depend on nothing but content.
+            service_times: what the chain's `observe` is given to; when `None`, the time for a
+                whole batch is learned here.
+        """
         self.ledger = Ledger()
         self._fetcher = fetcher
         self._decoder = decoder
         self._chain = chain
         self._metrics = metrics
-        self._service_time = ServiceTime()
+        self._reuse = reuse
+        self._learns_whole_batches = service_times is None
+        self._service_times = service_times or ServiceTimes()
         self._delivery = Delivery(
             sinks,
             metrics,
@@ -83,6 +98,7 @@ class Pipeline:
             ),
         )
         # Two batches: one on its way to the device, one being decoded behind it.
+        self._max_batch = batch.max_batch
         self._batch_limit = BatchLimit(batch.max_batch)
         metrics.batch_limit.set(batch.max_batch)
         self._to_device = MicroBatcher(
@@ -95,8 +111,10 @@ class Pipeline:
             lambda frame: 0 if frame.pixels is None else frame.pixels.nbytes,
             max_frames=2 * batch.max_batch,
             max_bytes=stream.max_in_flight_bytes,
-            predict=self._service_time.predict,
+            predict=self._service_times.predict,
         )
+        # Analysed frames, and those whose findings were known; the policy is quick.
+        self._to_decide: asyncio.Queue[list[Frame]] = asyncio.Queue(2)
 
     async def submit(self, frame: Frame, acknowledge: Callable[[], object]) -> None:
         """Take a frame into the pipeline, waiting while too much is under way.
@@ -124,6 +142,9 @@ class Pipeline:
         if frame.failed:
             self._delivery.deliver([frame])
             return
+        self._start(frame)
+
+    def _start(self, frame: Frame) -> None:
         task = asyncio.create_task(self._fetch(frame))
         self._fetching.add(task)
         self._metrics.queue_depth.labels("fetch").set(len(self._fetching))
@@ -138,13 +159,17 @@ class Pipeline:
         """
         # One thread each: operators belong to one thread (two threads sharing an Ultralytics
         # network get each other's boxes), and the decoder parallelises within a batch itself.
-        threads = ThreadPoolExecutor(1, "decode"), ThreadPoolExecutor(1, "device")
+        # The policy has its own, so that the device need not wait for it.
+        names = ("decode", "device", "policy")
+        threads = [ThreadPoolExecutor(1, name) for name in names]
         try:
             await run_together(
                 {
                     "deliver": self._delivery.run(),
                     "decode": self._decode_batches(threads[0]),
-                    "device": self._process_batches(threads[1]),
+                    "device": self._analyse_batches(threads[1]),
+                    "policy": self._decide_batches(threads[2]),
+                    "loop": measure_loop_delay(self._metrics.loop_delay.observe),
                     "fetch": self._watch_fetching(),
                 }
             )
@@ -232,7 +257,14 @@ class Pipeline:
             self._measure("decode", self._to_decode)
             if not frames:
                 continue
-            parts = self._parts(frames)
+            if self._reuse is not None:
+                sorted_frames = await loop.run_in_executor(thread, self._reuse.sort, frames)
+                self._metrics.reuse_lookups.inc(len(frames))
+                self._metrics.reused.labels("cached").inc(len(sorted_frames["cached"]))
+                frames = sorted_frames["new"]
+                if sorted_frames["cached"]:
+                    await self._to_decide.put(sorted_frames["cached"])
+            parts = decoded_parts(self._decoder, frames) if frames else iter(())
             while True:
                 started = time.perf_counter()
                 part = await loop.run_in_executor(thread, next, parts, None)
@@ -243,43 +275,17 @@ class Pipeline:
 
     async def _hand_over(self, frames: Sequence[Frame]) -> None:
         """Give decoded frames to the device, waiting for room, and failed ones to the sinks."""
+        failed = [frame for frame in frames if frame.failed]
         for frame in frames:
             frame.content = None
-        self._delivery.deliver([frame for frame in frames if frame.failed])
+        self._without_twins(failed)
+        self._delivery.deliver(failed)
         for frame in frames:
             if not frame.failed:
                 await self._to_device.put(frame)
                 self._measure("device", self._to_device)
 
-    def _parts(self, frames: Sequence[Frame]) -> Iterator[list[Frame]]:
-        """Decode a batch in parts that fit into memory, each taken over before the next begins;
-        if the decoder itself fails, find the frame that makes it."""
-        left = dict.fromkeys(frames)
-        try:
-            for part in self._decoder.decode_parts(frames):
-                for frame in part:
-                    left.pop(frame, None)
-                yield _with_pictures(part)
-        except Exception as error:
-            if len(frames) > 1:
-                for frame in left:
-                    if frame.pixels is None and not frame.failed:
-                        yield from self._parts([frame])
-                    else:
-                        yield [frame]
-                return
-            logger.exception("the decoder failed on image %r", frames[0].image_id)
-            frames[0].fail(
-                Stage.DECODE,
-                "decoder-error",
-                f"the decoder failed with {type(error).__name__}: {error}; see the worker's log",
-            )
-            yield list(frames)
-        else:
-            if left:
-                yield _with_pictures(list(left))
-
-    async def _process_batches(self, thread: ThreadPoolExecutor) -> None:
+    async def _analyse_batches(self, thread: ThreadPoolExecutor) -> None:
         loop = asyncio.get_running_loop()
         while True:
             limit = self._batch_limit.current()
@@ -293,16 +299,56 @@ class Pipeline:
             oldest = min(frame.received_at for frame in frames)
             self._metrics.batch_wait.observe(time.monotonic() - oldest)
             self._metrics.batch_size.observe(len(frames))
+            predicted = self._service_times.predict(len(frames))
             started = time.perf_counter()
-            shortage = await loop.run_in_executor(thread, self._process, frames)
+            shortage = await loop.run_in_executor(thread, analysed, self._chain, frames)
+            seconds = time.perf_counter() - started
             if shortage is not None:
                 self._learn_from(shortage)
-            seconds = time.perf_counter() - started
-            self._service_time.observe(len(frames), seconds)
-            self._metrics.stage_seconds.labels("operators").observe(seconds)
+            self._learn_time(len(frames), predicted, seconds)
             for frame in frames:
                 frame.pixels = None
+            await self._to_decide.put(frames)
+
+    async def _decide_batches(self, thread: ThreadPoolExecutor) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            frames = await self._to_decide.get()
+            if self._reuse is not None:
+                frames = frames + self._twins(self._reuse, frames)
+            await loop.run_in_executor(thread, decided, self._chain, frames)
             self._delivery.deliver(frames)
+
+    def _twins(self, reuse: Reuse, frames: Sequence[Frame]) -> list[Frame]:
+        """Frames that have waited for one of `frames` and now have its findings."""
+        twins = []
+        for frame in frames:
+            if frame.failed:
+                self._without_twins([frame])
+            else:
+                twins += self._still_ours(reuse.finish(frame))
+                if frame.findings.extra.get(REUSED, {}).get("pdq_distance") is not None:
+                    self._metrics.reused.labels("near").inc()
+        self._metrics.reused.labels("in-flight").inc(len(twins))
+        self._metrics.reuse_bytes.set(reuse.size[1])
+        return twins
+
+    def _without_twins(self, frames: Sequence[Frame]) -> None:
+        """Frames that waited for one of `frames`, which came to nothing, go their own way."""
+        if self._reuse is not None:
+            for frame in frames:
+                for twin in self._reuse.give_up(frame):
+                    self._start(twin)
+
+    def _learn_time(self, batch_size: int, predicted: float, seconds: float) -> None:
+        self._metrics.stage_seconds.labels("operators").observe(seconds)
+        if self._learns_whole_batches:
+            self._service_times.observe("operators", batch_size, seconds)
+        if predicted > 0:
+            self._metrics.prediction.observe(seconds / predicted)
+        for size in {1, self._max_batch}:
+            for stage, expected in self._service_times.by_stage(size).items():
+                self._metrics.service_time.labels(stage, str(size)).set(expected)
 
     def _learn_from(self, shortage: OutOfMemory) -> None:
         """Keep the next batches to what fitted; an image too large by itself changes nothing."""
@@ -316,36 +362,13 @@ class Pipeline:
                 limit,
             )
 
-    def _process(self, frames: Sequence[Frame]) -> OutOfMemory | None:
-        try:
-            return self._chain.process(frames)
-        except DeviceLostError:
-            # Nothing will work until the process is new: end it, the frames stay unacknowledged.
-            raise
-        except Exception as error:
-            # The chain isolates what operators do, so this is an error of its own. A frame that
-            # still has its pixels can be tried again by itself.
-            logger.exception("a batch of %d frames failed", len(frames))
-            for frame in frames:
-                if frame.failed or frame.findings.verdict is not None:
-                    continue
-                if len(frames) > 1 and frame.pixels is not None:
-                    self._process([frame])
-                    continue
-                frame.fail(
-                    "operators",
-                    "internal-error",
-                    f"the operators failed with {type(error).__name__}: {error}; see the worker's "
-                    "log",
-                )
-            return None
-
     def _still_ours(self, frames: Sequence[Frame]) -> list[Frame]:
         """The frames that are still to be acknowledged here; those revoked meanwhile are let go,
         as work on them would only delay what replaced them."""
         kept = []
         for frame in frames:
             if self._entries[frame].revoked:
+                self._without_twins([frame])
                 del self._entries[frame]
                 self._budgets[frame.lane].release(_record_size(frame))
             else:
@@ -372,14 +395,6 @@ class Pipeline:
             self._metrics.frames_out.labels(feed, verdict.action if verdict else "none").inc()
         self._budgets[frame.lane].release(_record_size(frame))
         self.ledger.finish(self._entries.pop(frame))
-
-
-def _with_pictures(frames: list[Frame]) -> list[Frame]:
-    """The same frames; one that the decoder forgot is a dead letter, not a crash further on."""
-    for frame in frames:
-        if frame.pixels is None:
-            frame.fail(Stage.DECODE, "decoder-error", "the decoder returned no picture")
-    return frames
 
 
 def _record_size(frame: Frame) -> int:

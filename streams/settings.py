@@ -92,6 +92,40 @@ class BatchSettings(Section):
     )
 
 
+class ReuseSettings(Section):
+    """Which images are not analysed because an analysis of the same, or nearly the same, is known.
+    docs/operators.md says what is lost by the second."""
+
+    identical: bool = Field(
+        True,
+        description="Images with the same bytes as an earlier one take over its findings; their "
+        "verdicts are given anew.",
+    )
+    entries: int = Field(
+        10_000, ge=1, le=10_000_000, description="Most findings kept for that, by worker."
+    )
+    max_bytes: int = Field(
+        256 * MEBIBYTE,
+        ge=MEBIBYTE,
+        description="Most memory that the findings kept may take; with an embedding of 1280 "
+        "numbers one image's are about 50 KB.",
+    )
+    near_distance: int = Field(
+        0,
+        ge=0,
+        le=64,
+        description="Text, embedding and scores of a frame are taken over from the last frame "
+        "of its feed that was analysed if the PDQ hashes of the two differ in at most so many of "
+        "256 bits. 0: never.",
+    )
+    near_frames: int = Field(
+        30,
+        ge=1,
+        le=100_000,
+        description="How many frames in a row may take over the findings of one.",
+    )
+
+
 class StreamSettings(Section):
     """The Faust side: consumer group, intake and shutdown."""
 

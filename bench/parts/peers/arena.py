@@ -161,6 +161,8 @@ class Arena:
             "IMAGEWIRE_STREAM__SESSION_TIMEOUT": f"{SESSION_TIMEOUT:g}",
             **self._references.environment(),
             "IMAGEWIRE_HTTP__PORT": "0",
+            # The photos come again and again; no peer knows that it has seen one before.
+            "IMAGEWIRE_REUSE__IDENTICAL": "false",
             "IMAGEWIRE_LOG__LEVEL": "WARNING",
         }
 

@@ -1,0 +1,195 @@
+"""Findings of identical content are reused: the same bytes are analysed once.
+
+Feeds repeat themselves: a picture is posted many times, or a folder is published twice. Frames are
+told apart by the SHA-256 of their bytes before they are decoded. One whose content was analysed
+before takes over those findings; one whose twin is being analysed waits for it. Each keeps its own
+id, and its verdict is given anew, since feed and metadata may differ.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import msgspec
+
+from operators.findings import Findings, Fingerprint
+from operators.frame import Frame, Lane
+from operators.near_identical import REUSED
+
+Kind = Literal["cached", "in-flight", "new"]
+
+
+@dataclass(slots=True)
+class _Known:
+    image_id: str
+    findings: Findings
+    size: int
+
+
+@dataclass(slots=True)
+class _UnderWay:
+    """Content that is being analysed in `leader`, and those that wait for it.
+
+    They share one copy of the bytes, in case the leader comes to nothing.
+    """
+
+    leader: Frame
+    waiting: list[Frame] = field(default_factory=list)
+
+
+class Reuse:
+    """Findings by content, the most recently used of them. May be used from several threads.
+
+    It holds for one set of models: make another when they change.
+    """
+
+    def __init__(self, entries: int, max_bytes: int) -> None:
+        """
+        Args:
+            entries: most findings kept.
+            max_bytes: most memory that they take, by estimate.
+        """
+        self._entries = entries
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        self._known: OrderedDict[str, _Known] = OrderedDict()
+        self._under_way: dict[str, _UnderWay] = {}
+        self._alone: set[Frame] = set()
+        self._lock = threading.Lock()
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """How many findings are kept, and their bytes by estimate."""
+        return len(self._known), self._bytes
+
+    def sort(self, frames: Sequence[Frame]) -> dict[Kind, list[Frame]]:
+        """Hash the content of `frames` and sort them by what is to be done.
+
+        Returns:
+            `new` frames, which are to be analysed, and then given to `finish` or `give_up`;
+            `cached` ones, whose findings have been filled; and those that wait for a twin that is
+            `in-flight`, which are kept here and come back when that one is finished or given up.
+        """
+        for frame in frames:
+            if frame in self._alone:
+                continue  # hashed before
+            # A gigabyte a second, with the interpreter's lock released.
+            digest = hashlib.sha256(frame.content or b"").hexdigest()
+            frame.findings.fingerprint = Fingerprint(content_id=digest)
+        sorted_frames: dict[Kind, list[Frame]] = {"cached": [], "in-flight": [], "new": []}
+        with self._lock:
+            for frame in frames:
+                sorted_frames[self._sort(frame)].append(frame)
+        return sorted_frames
+
+    def finish(self, frame: Frame) -> list[Frame]:
+        """Keep the findings of a frame that was analysed.
+
+        Returns:
+            The frames that waited for it, with its findings.
+        """
+        content_id = _content_id(frame)
+        with self._lock:
+            if frame.findings.extra.get(REUSED) is None:
+                # Findings of a picture that only looked the same are not this content's own.
+                self._keep(content_id, frame)
+            waiting = self._end(content_id, frame)
+        for other in waiting:
+            other.findings = _copy(frame.findings, frame.image_id)
+            other.content = None
+        return waiting
+
+    def give_up(self, frame: Frame) -> list[Frame]:
+        """A frame failed or was let go, wherever it was.
+
+        Returns:
+            The frames that waited for it, untouched. `sort` will call each of them new: were they
+            to wait for one another, content that always fails would be tried once for each pair.
+        """
+        with self._lock:
+            self._alone.discard(frame)
+            waiting = self._end(_content_id(frame), frame)
+            self._alone.update(waiting)
+            return waiting
+
+    def _sort(self, frame: Frame) -> Kind:
+        content_id = _content_id(frame)
+        if frame in self._alone:
+            self._alone.remove(frame)
+            return "new"
+        known = self._known.get(content_id)
+        if known is not None:
+            self._known.move_to_end(content_id)
+            frame.findings = _copy(known.findings, known.image_id)
+            frame.content = None
+            return "cached"
+        under_way = self._under_way.get(content_id)
+        if under_way is None:
+            self._under_way[content_id] = _UnderWay(frame)
+            return "new"
+        if under_way.leader.lane is Lane.BULK and frame.lane is Lane.LIVE:
+            return "new"  # it would wait in the other lane
+        if under_way.waiting:
+            frame.content = under_way.waiting[0].content
+        under_way.waiting.append(frame)
+        return "in-flight"
+
+    def _end(self, content_id: str, leader: Frame) -> list[Frame]:
+        under_way = self._under_way.get(content_id)
+        if under_way is None or under_way.leader is not leader:
+            return []
+        del self._under_way[content_id]
+        return under_way.waiting
+
+    def _keep(self, content_id: str, frame: Frame) -> None:
+        findings = msgspec.structs.replace(frame.findings, verdict=None)
+        size = _footprint(findings)
+        if size > self._max_bytes:
+            return
+        if (old := self._known.pop(content_id, None)) is not None:
+            self._bytes -= old.size
+        self._known[content_id] = _Known(frame.image_id, findings, size)
+        self._bytes += size
+        while len(self._known) > self._entries or self._bytes > self._max_bytes:
+            _, oldest = self._known.popitem(last=False)
+            self._bytes -= oldest.size
+
+
+def _content_id(frame: Frame) -> str:
+    prints = frame.findings.fingerprint
+    return prints.content_id if prints is not None else ""
+
+
+def _copy(findings: Findings, image_id: str) -> Findings:
+    """The same findings for another frame, without a verdict. Detections, lines and embeddings
+    cannot be changed and are shared; what holds them is not."""
+    return msgspec.structs.replace(
+        findings,
+        objects=list(findings.objects),
+        texts=list(findings.texts),
+        scores=dict(findings.scores),
+        extra=findings.extra | {REUSED: {"image_id": image_id}},
+        models=dict(findings.models),
+        verdict=None,
+    )
+
+
+def _footprint(findings: Findings) -> int:
+    """Bytes that findings take in memory: CPython's sizes for what there can be many of."""
+    vector = len(findings.embedding.vector) if findings.embedding is not None else 0
+    text = sum(len(line.text) for line in findings.texts)
+    extra = len(msgspec.json.encode(findings.extra)) if findings.extra else 0
+    return (
+        2_000
+        + 32 * vector
+        + 350 * len(findings.objects)
+        + 800 * len(findings.texts)
+        + 4 * text
+        + 150 * len(findings.scores)
+        + 8 * extra
+    )
