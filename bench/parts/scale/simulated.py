@@ -49,6 +49,7 @@ class SimulatedDevice(EmbeddingOperator):
     boxes and a score, so that every sink gets what it gets in earnest."""
 
     name: ClassVar[str] = NAME
+    depends_on_content_only: ClassVar[bool] = False
 
     def __init__(self, options: Mapping[str, Any], device: Device, catalog: Catalog) -> None:
         # Not the embedding operator's own: there is no model of the catalogue to be found.
