@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+from operators.frame import Frame
+
 
 class InFlightBudget:
     """Admits records while fewer than `max_frames` and less than `max_bytes` are under way.
@@ -38,3 +40,10 @@ class InFlightBudget:
     def frames(self) -> int:
         """Records under way."""
         return self._frames
+
+
+def record_size(frame: Frame) -> int:
+    """Bytes of the Kafka record that a frame came from, which it holds until it is safe."""
+    origin = frame.origin
+    headers = sum(len(name) + len(value or b"") for name, value in origin.headers)
+    return len(origin.value or b"") + len(origin.key or b"") + headers

@@ -23,7 +23,7 @@ from streams.batch_limit import BatchLimit
 from streams.batcher import BatchLimits, MicroBatcher
 from streams.delivery import Delivery
 from streams.fetched import FetchError, shown
-from streams.in_flight import InFlightBudget
+from streams.in_flight import InFlightBudget, record_size
 from streams.isolation import analysed, decided, decoded_parts
 from streams.ledger import Entry, Ledger
 from streams.loop_delay import measure_loop_delay
@@ -125,13 +125,13 @@ class Pipeline:
         """
         budget = self._budgets[frame.lane]
         revocations = self.ledger.revocations
-        await budget.acquire(_record_size(frame))
+        await budget.acquire(record_size(frame))
         if not self._accepting:
             # Shutting down: the record stays unacknowledged and will be delivered again.
-            budget.release(_record_size(frame))
+            budget.release(record_size(frame))
             await asyncio.Event().wait()
         if self.ledger.revocations != revocations:
-            budget.release(_record_size(frame))
+            budget.release(record_size(frame))
             self._metrics.redelivered.inc()
             return
         origin = frame.origin
@@ -370,7 +370,7 @@ class Pipeline:
             if self._entries[frame].revoked:
                 self._without_twins([frame])
                 del self._entries[frame]
-                self._budgets[frame.lane].release(_record_size(frame))
+                self._budgets[frame.lane].release(record_size(frame))
             else:
                 kept.append(frame)
         return kept
@@ -393,11 +393,5 @@ class Pipeline:
         else:
             verdict = frame.findings.verdict
             self._metrics.frames_out.labels(feed, verdict.action if verdict else "none").inc()
-        self._budgets[frame.lane].release(_record_size(frame))
+        self._budgets[frame.lane].release(record_size(frame))
         self.ledger.finish(self._entries.pop(frame))
-
-
-def _record_size(frame: Frame) -> int:
-    origin = frame.origin
-    headers = sum(len(name) + len(value or b"") for name, value in origin.headers)
-    return len(origin.value or b"") + len(origin.key or b"") + headers
