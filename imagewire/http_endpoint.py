@@ -15,8 +15,8 @@ from imagewire.settings import ConfigurationError, HttpSettings
 class Health(msgspec.Struct):
     """What a worker says of itself.
 
-    `status`: `starting`, `ok`, `degraded` (works, but a sink refuses at the moment), `stopping` or
-    `failed`. `detail` names what is wrong, by sink or part.
+    `status`: `starting`, `ok`, `degraded` (works, but a sink refuses at the moment, or no image
+    can be taken), `stopping` or `failed`. `detail` names what is wrong, by sink or part.
     """
 
     status: str

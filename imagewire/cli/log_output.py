@@ -60,7 +60,8 @@ class Repetitions(logging.Filter):
             return True
         # The message before its arguments are put in: they differ from one attempt to the next.
         said = (record.name, str(record.msg))
-        if record.created - self._said.get(said, float("-inf")) < self._seconds:
+        # A clock that was set back leaves a time of the future, which must not silence anything.
+        if 0 <= record.created - self._said.get(said, float("-inf")) < self._seconds:
             self._left_out[said] += 1
             return False
         if len(self._said) > 1000:
@@ -70,6 +71,15 @@ class Repetitions(logging.Filter):
             record.msg = f"{record.getMessage()} ({left_out} more like it left out)"
             record.args = ()
         return True
+
+
+def is_news(record: logging.LogRecord) -> bool:
+    """False for what aiokafka calls an error and every first join goes through: the broker has yet
+    to make the topic of offsets. Where it lasts, `streams.intake` says so."""
+    arguments = record.args if isinstance(record.args, tuple) else ()
+    return not any(
+        type(argument).__name__ == "GroupCoordinatorNotAvailableError" for argument in arguments
+    )
 
 
 def printable_line(text: str) -> str:
@@ -102,6 +112,7 @@ def write_log(level: str) -> None:
     """Write a worker's log: its own from `level` on, that of libraries from WARNING on."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(LogLines())
+    handler.addFilter(is_news)
     handler.addFilter(Repetitions())
     logging.basicConfig(
         level=max(logging.WARNING, logging.getLevelNamesMapping()[level]), handlers=[handler]

@@ -53,7 +53,8 @@ class RestartPolicy:
         longest_delay: the ceiling of that delay, in seconds.
         healthy_after: a child that lived so many seconds counts as recovered: its next death
             begins a new series.
-        attempts: restarts in one series before the child is given up as `failed`.
+        attempts: restarts in one series before the child is given up as `failed`. Deaths on a full
+            disk do not exhaust them: it is tried again until there is room.
     """
 
     first_delay: float = 0.5
@@ -125,6 +126,7 @@ class ManagedProcess:
         self._watcher: asyncio.Task[None] | None = None
         self._state: State = "new"
         self._since = time.time()
+        self._entered = time.monotonic()
         self._restarts = 0
         self._finished = asyncio.Event()
         self._group: int | None = None
@@ -258,9 +260,12 @@ class ManagedProcess:
                     self._bound_log()
             self._kill_group()
             policy = self._restart
-            lived = time.time() - self._since
+            lived = time.monotonic() - self._entered
             if policy is not None and self._state == "running" and lived > policy.healthy_after:
                 failures = 0
+            if policy is not None and full_disk(self.log_path.parent):
+                # Giving up would end the others too, for what somebody can clear away.
+                failures = min(failures, policy.attempts - 1)
             if policy is None or failures >= policy.attempts:
                 logger.error(
                     "%s ended with %s and is not started again; its log: %s",
@@ -327,6 +332,7 @@ class ManagedProcess:
     def _enter(self, state: State) -> None:
         self._state = state
         self._since = time.time()
+        self._entered = time.monotonic()
 
     def _ended(self, code: int) -> str:
         """How it ended, and that the disk is full if it is: the exit seldom tells."""

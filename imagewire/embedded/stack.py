@@ -35,6 +35,8 @@ logger = logging.getLogger(__name__)
 
 WRITER, ANALYST = "writer", "analyst"
 
+# An engine is up within 2 s; but not where dozens of processes start at once on few cores.
+_STORE_START_TIMEOUT = 180.0
 # A worker loads its models before it is ready, and finishes what is in flight before it ends.
 _WORKER_START_TIMEOUT = 240.0
 _WORKER_STOP_TIMEOUT = 60.0
@@ -157,7 +159,7 @@ class Stack:
                 **{
                     name: value
                     for name, value in os.environ.items()
-                    if name.removesuffix("_FILE") not in own
+                    if name.upper().removesuffix("_FILE") not in own
                 },
                 **malloc_environment(os.environ),
                 **own,
@@ -293,6 +295,7 @@ class Stack:
                 "IMAGEWIRE_FRONT_ANALYST_PASSWORD": identity.analyst_password,
             },
             ready=lambda: _http_ok(f"http://{LOOPBACK}:{port}/ping"),
+            start_timeout=_STORE_START_TIMEOUT,
             restart=self._restart,
         )
 
@@ -308,6 +311,7 @@ class Stack:
             log_directory=self.directory.logs,
             environment={**os.environ, "IMAGEWIRE_FRONT_API_KEY": identity.qdrant_api_key},
             ready=lambda: _grpc_answers(f"{LOOPBACK}:{port}", identity.qdrant_api_key),
+            start_timeout=_STORE_START_TIMEOUT,
             restart=self._restart,
         )
 

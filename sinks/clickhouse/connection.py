@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 
 TRANSIENT_CODES = frozenset(
     {
+        # A disk that is full, failing or read-only is no fault of the rows.
+        74,  # CANNOT_READ_FROM_FILE_DESCRIPTOR
+        75,  # CANNOT_WRITE_TO_FILE_DESCRIPTOR
+        76,  # CANNOT_OPEN_FILE
+        77,  # CANNOT_CLOSE_FILE
+        88,  # CANNOT_TRUNCATE_FILE
         159,  # TIMEOUT_EXCEEDED
         202,  # TOO_MANY_SIMULTANEOUS_QUERIES
         209,  # SOCKET_TIMEOUT
@@ -33,6 +39,10 @@ TRANSIENT_CODES = frozenset(
     }
 )
 """ClickHouse error codes after which the same statement may succeed later."""
+
+_STD_EXCEPTION = 1001
+_FILESYSTEM_ERROR = "filesystem error"
+"""What the C++ library calls it when a directory cannot be made; ClickHouse has no code for it."""
 
 ACCESS_CODES = frozenset(
     {
@@ -105,14 +115,18 @@ def is_transient(error: Exception) -> bool:
     """Whether the same statement may succeed later."""
     if isinstance(error, exceptions.DatabaseError):
         if error.code is not None:
-            return error.code in TRANSIENT_CODES
+            return _may_pass(error.code, error)
         # Without a code it is the network or a proxy, unless the driver refused the data itself.
         return not isinstance(
             error, exceptions.ProgrammingError | exceptions.DataError | exceptions.NotSupportedError
         )
     if isinstance(error, exceptions.StreamFailureError):
-        return error.code is None or error.code in TRANSIENT_CODES
+        return error.code is None or _may_pass(error.code, error)
     return isinstance(error, ConnectionError | TimeoutError)
+
+
+def _may_pass(code: int, error: Exception) -> bool:
+    return code in TRANSIENT_CODES or (code == _STD_EXCEPTION and _FILESYSTEM_ERROR in str(error))
 
 
 def engine_message(error: Exception) -> str:

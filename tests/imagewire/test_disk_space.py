@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import shutil
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from imagewire.embedded.disk_space import DiskWatch, full_disk
-from imagewire.embedded.process import ManagedProcess, ProcessError
+from imagewire.embedded.process import ManagedProcess, ProcessError, RestartPolicy
 
 MEBIBYTE = 1 << 20
 
@@ -74,3 +75,35 @@ async def test_a_child_that_dies_on_a_full_disk_is_reported_with_it(
         await later.start()
         await later.wait()
     assert full in caplog.text
+
+
+async def test_a_child_that_a_full_disk_kills_is_tried_again_until_there_is_room(
+    disk: Disk, tmp_path: Path
+) -> None:
+    flag = tmp_path / "there-is-room"
+    command = f"import os, sys, time; os.path.exists({str(flag)!r}) or sys.exit(1); time.sleep(60)"
+    policy = RestartPolicy(first_delay=0.01, longest_delay=0.02, attempts=2)
+    child = ManagedProcess(
+        "engine", [sys.executable, "-c", command], log_directory=tmp_path, restart=policy
+    )
+    disk.free = 2 * MEBIBYTE
+    await child.start()
+    try:
+        async with asyncio.timeout(60):
+            while child.status().restarts < 5:  # noqa: ASYNC110 - a process has no event
+                await asyncio.sleep(0.01)
+        assert child.status().state != "failed"
+        flag.touch()
+        disk.free = 9000 * MEBIBYTE
+        async with asyncio.timeout(60):
+            while not await lives(child):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+    finally:
+        await child.stop()
+
+
+async def lives(child: ManagedProcess, seconds: float = 1.0) -> bool:
+    """Whether it is the same process for so long."""
+    pid = child.pid
+    await asyncio.sleep(seconds)
+    return pid is not None and child.pid == pid

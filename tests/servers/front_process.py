@@ -17,7 +17,7 @@ import httpx
 
 from imagewire.embedded.ports import LOOPBACK, free_port
 
-START_TIMEOUT = 60.0
+START_TIMEOUT = 180.0
 
 
 def _secret() -> str:

@@ -24,7 +24,7 @@ import psutil
 from imagewire.embedded.broker import BrokerError
 from imagewire.embedded.broker_choice import apache_available
 
-START_TIMEOUT = 150.0
+START_TIMEOUT = 240.0
 
 
 class SharedBroker:
