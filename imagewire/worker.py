@@ -45,6 +45,7 @@ from streams.pipeline import Pipeline
 from streams.records import frame_from_record
 from streams.reuse import Reuse
 from streams.service_time import ServiceTimes
+from streams.together import run_together
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +70,7 @@ class Worker:
         self._stop = asyncio.Event()
         self._pipeline: Pipeline | None = None
         self._service_times = ServiceTimes()
+        self._image_stream: ImageStream | None = None
         if settings.models.threads is not None:
             torch.set_num_threads(settings.models.threads)
         try:
@@ -98,6 +100,8 @@ class Worker:
         status = self._status
         if self._pipeline is not None:
             detail.update(self._pipeline.troubles())
+            if self._image_stream is not None and (hindrance := self._image_stream.hindrance):
+                detail["intake"] = hindrance
             if status == "ok" and detail:
                 status = "degraded"
         return Health(
@@ -128,7 +132,11 @@ class Worker:
             fetcher = await stack.enter_async_context(Fetcher(settings.fetch))
             limits = settings.decode.limits(settings.fetch.max_bytes)
             decoder = make_decoder(
-                self._device, limits, settings.decode.threads, settings.decode.isolation
+                self._device,
+                limits,
+                settings.decode.threads,
+                settings.decode.isolation,
+                least=self._chain.least_size() if settings.decode.reduce == "auto" else None,
             )
             stack.callback(decoder.close)
             self._pipeline = Pipeline(
@@ -193,14 +201,21 @@ class Worker:
         return sinks
 
     async def _open_stores(self, sinks: list[Sink], stack: AsyncExitStack) -> None:
-        created = await self._when_ready(
-            "kafka", functools.partial(ensure_topics, self._settings.kafka)
-        )
-        if created:
-            logger.info("created topics: %s", ", ".join(created))
         for sink in sinks:
             stack.push_async_callback(sink.close)
-            await self._when_ready(sink.name, sink.open)
+        # Side by side, so that whoever brings things up learns at once of all that is missing.
+        await run_together(
+            {f"open {number} {sink.name}": self._open(sink) for number, sink in enumerate(sinks)}
+        )
+
+    async def _open(self, sink: Sink) -> None:
+        if isinstance(sink, KafkaSink):
+            created = await self._when_ready(
+                sink.name, functools.partial(ensure_topics, self._settings.kafka)
+            )
+            if created:
+                logger.info("created topics: %s", ", ".join(created))
+        await self._when_ready(sink.name, sink.open)
 
     async def _when_ready(self, name: str, action: Callable[[], Awaitable[T]]) -> T:
         """Do `action`, trying again while the store is away; `/healthz` names it meanwhile."""
@@ -241,6 +256,7 @@ class Worker:
             handle=functools.partial(_take, pipeline),
             drain=functools.partial(pipeline.drain, self._settings.stream.drain_timeout),
         )
+        self._image_stream = stream
         working = asyncio.create_task(pipeline.run(), name="pipeline")
         watching: asyncio.Task[None] | None = None
         measuring: asyncio.Task[None] | None = None

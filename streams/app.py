@@ -31,6 +31,8 @@ from faust.transport.drivers.aiokafka import (
 from operators.frame import Lane, Origin
 from sinks.kafka.reachable import connection_error
 from sinks.kafka.settings import KafkaSettings
+from streams.intake import Intake
+from streams.renewed_topic import ForgetfulOffsets, commit_what_exists
 from streams.settings import StreamSettings
 
 logger = logging.getLogger(__name__)
@@ -65,6 +67,7 @@ class ImageStream:
         self._handle = handle
         self._failure: asyncio.Future[None] | None = None
         self._stopping = False
+        self._intake = Intake(kafka.bootstrap_servers)
         self._datadir = tempfile.TemporaryDirectory(prefix="imagewire-faust-")
         self.app = _build_app(kafka, stream, drain, self._datadir.name)
         for topic, lane in ((kafka.topics.images, Lane.LIVE), (kafka.topics.bulk, Lane.BULK)):
@@ -117,6 +120,7 @@ class ImageStream:
             if self.app.crashed or self.app.should_stop:
                 reason = self.app.crash_reason
                 raise RuntimeError(f"the Kafka consumer stopped: {reason!r}") from reason
+            self._look_at_intake()
             await asyncio.wait([self._failure], timeout=0.5)
         await self._failure
 
@@ -125,6 +129,23 @@ class ImageStream:
         self._stopping = True
         await self.app.stop()
         self._datadir.cleanup()
+
+    @property
+    def hindrance(self) -> str | None:
+        """Why no image is taken at the moment, if something is in the way."""
+        return self._intake.hindrance
+
+    def _look_at_intake(self) -> None:
+        consumer = cast(_LedgerConsumer, self.app.consumer)._thread._consumer
+        if consumer is None:
+            return
+        topics = self._kafka.topics
+        # Faust asks this snapshot too; a topic that was deleted has no partitions in it.
+        known = consumer._coordinator._metadata_snapshot
+        self._intake.look(
+            consumer._coordinator.coordinator_id is not None,
+            {topic: known[topic] for topic in (topics.images, topics.bulk) if topic in known},
+        )
 
     def lag(self, positions: dict[tuple[str, int], int]) -> dict[tuple[str, int], int]:
         """Records not yet acknowledged in each assigned partition.
@@ -166,6 +187,13 @@ class _PromptConsumerThread(AIOKafkaConsumerThread):
         consumer._fetch_max_wait_ms = cast(_App, self.app).fetch_max_wait_ms
         return consumer
 
+    async def _commit(self, offsets: Any) -> bool:
+        return await commit_what_exists(super()._commit, offsets, self._is_gone)
+
+    def _is_gone(self, topic: str) -> bool:
+        consumer = self._consumer
+        return consumer is not None and consumer._coordinator._metadata_snapshot.get(topic) == 0
+
 
 class _LedgerConsumer(AIOKafkaFaustConsumer):
     """Commits what the ledger acknowledged: everything up to the last acknowledged offset.
@@ -176,6 +204,11 @@ class _LedgerConsumer(AIOKafkaFaustConsumer):
     """
 
     logger = _FAUST_LOGGER
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._read_offset = ForgetfulOffsets()
+        self._committed_offset = ForgetfulOffsets()
 
     def _new_consumer_thread(self) -> _PromptConsumerThread:
         return _PromptConsumerThread(self, loop=self.loop, beacon=self.beacon)
