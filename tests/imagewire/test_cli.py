@@ -356,6 +356,6 @@ def test_a_worker_waits_for_its_broker_and_stops_when_told(
     began = time.monotonic()
     process.send_signal(number)
     said += process.stderr.readlines()
-    assert process.wait(30) == 0, said
-    assert time.monotonic() - began < 10
+    assert process.wait(60) == 0, said
+    assert time.monotonic() - began < 40
     assert not any("Traceback" in line for line in said)

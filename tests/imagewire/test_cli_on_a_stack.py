@@ -77,7 +77,7 @@ def test_a_second_up_on_the_same_directory_says_who_holds_it(up: RunningUp) -> N
     assert second.returncode == 1
     assert f"is held by process {up.process.pid} since" in second.stderr
     assert "Traceback" not in second.stderr
-    assert up.health()["status"] == "ok"
+    until("the first is well", lambda: up.health().get("status") == "ok", 60)
 
 
 # publish
@@ -170,8 +170,8 @@ def test_watch_shows_what_comes_from_now_on_and_ends_at_ctrl_c(up: RunningUp, ph
         assert " now " in watching.stdout.readline()
         began = time.monotonic()
         watching.send_signal(signal.SIGINT)
-        assert watching.wait(20) == 130
-        assert time.monotonic() - began < 5
+        assert watching.wait(60) == 130
+        assert time.monotonic() - began < 30
         assert watching.stderr.read() == ""
     finally:
         watching.kill()
@@ -376,9 +376,9 @@ def test_up_stops_at_once_when_told_while_it_starts(tmp_path: Path) -> None:
         time.sleep(0.5)
         began = time.monotonic()
         os.kill(starting.pid, signal.SIGINT)
-        code = starting.wait(60)
+        code = starting.wait(120)
         assert code in (0, 130)
-        assert time.monotonic() - began < 30
+        assert time.monotonic() - began < 60
         assert starting.stdout is not None
         assert "Traceback" not in starting.stdout.read()
     finally:

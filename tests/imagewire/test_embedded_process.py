@@ -33,7 +33,7 @@ asyncio.run(main())
 """
 
 
-async def until(condition, seconds: float = 10.0) -> None:  # type: ignore[no-untyped-def]
+async def until(condition, seconds: float = 60.0) -> None:  # type: ignore[no-untyped-def]
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
@@ -117,7 +117,7 @@ async def test_a_child_that_dies_is_started_again_and_given_up_in_the_end(tmp_pa
         await until(lambda first=first: child.running and child.pid not in (first, None))
         assert child.status().restarts == restarts
     child.kill()
-    ended = await asyncio.wait_for(child.wait(), 10)
+    ended = await asyncio.wait_for(child.wait(), 60)
     assert ended.state == "failed"
     assert ended.exit_code == -signal.SIGKILL
     await child.stop()

@@ -354,7 +354,7 @@ def started(path: Path, port: int) -> tuple[subprocess.Popen[str], QdrantClient]
 
 def ended(process: subprocess.Popen[str], with_signal: int) -> int:
     process.send_signal(with_signal)
-    process.communicate(timeout=20)
+    process.communicate(timeout=60)
     return process.returncode
 
 

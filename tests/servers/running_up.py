@@ -111,7 +111,7 @@ class RunningUp:
         record = find_running(self.directory)
         assert record is not None
         url = f"http://127.0.0.1:{record.worker_http_port}{path}"
-        return httpx.get(url, trust_env=False, timeout=5)
+        return httpx.get(url, trust_env=False, timeout=30)
 
     def health(self) -> dict[str, Any]:
         """What /healthz says; empty while nobody answers."""

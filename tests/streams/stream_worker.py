@@ -93,7 +93,7 @@ async def running(worker: StreamWorker) -> AsyncIterator[StreamWorker]:
         await worker.stream.stop()
         working.cancel()
         await asyncio.wait([working])
-    await asyncio.wait_for(watching, 5)
+    await asyncio.wait_for(watching, 30)
 
 
 async def main(address: str, prefix: str, group: str) -> None:

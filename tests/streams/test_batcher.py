@@ -217,9 +217,9 @@ def test_put_waits_for_room_in_its_lane_and_bulk_never_keeps_live_out() -> None:
         bulk = [asyncio.create_task(batches.put(frame(lane=Lane.BULK))) for _ in range(3)]
         await asyncio.sleep(1)
         assert [task.done() for task in bulk] == [True, True, False]
-        await asyncio.wait_for(batches.put(frame()), 1)
+        await asyncio.wait_for(batches.put(frame()), 30)
         assert [f.lane for f in await batches.take()] == [Lane.LIVE, Lane.BULK]
-        await asyncio.wait_for(bulk[2], 1)
+        await asyncio.wait_for(bulk[2], 30)
         assert len(batches) == 2
 
     in_virtual_time(scene)
@@ -228,12 +228,12 @@ def test_put_waits_for_room_in_its_lane_and_bulk_never_keeps_live_out() -> None:
 def test_put_waits_for_bytes_but_one_frame_is_always_admitted() -> None:
     async def scene(loop: VirtualTime) -> None:
         batches = batcher(loop, max_bytes=100, max_wait=0)
-        await asyncio.wait_for(batches.put(frame(size=500)), 1)
+        await asyncio.wait_for(batches.put(frame(size=500)), 30)
         second = asyncio.create_task(batches.put(frame(size=1)))
         await asyncio.sleep(1)
         assert not second.done()
         await batches.take()
-        await asyncio.wait_for(second, 1)
+        await asyncio.wait_for(second, 30)
 
     in_virtual_time(scene)
 
@@ -285,7 +285,7 @@ def test_a_lane_without_room_behind_stays_while_the_other_leaves() -> None:
         assert not taking.done()
         room[Lane.BULK] = True
         batches.wake()
-        assert await asyncio.wait_for(taking, 1) == bulk[:4]
+        assert await asyncio.wait_for(taking, 30) == bulk[:4]
 
     in_virtual_time(scene)
 
@@ -316,7 +316,7 @@ def test_clear_drops_everything_and_makes_room() -> None:
         putting = asyncio.create_task(batches.put(second))
         await asyncio.sleep(0)
         assert list(batches.clear()) == [first]
-        await asyncio.wait_for(putting, 1)
+        await asyncio.wait_for(putting, 30)
         assert len(batches) == 1
 
     in_virtual_time(scene)

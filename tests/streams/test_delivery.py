@@ -218,7 +218,7 @@ async def test_a_dead_letter_that_no_sink_takes_ends_the_delivery() -> None:
         (lost,) = scene.deliver("a")
         assert scene.running is not None
         with pytest.raises(DeadLetterError) as caught:
-            await asyncio.wait_for(asyncio.shield(scene.running), 5)
+            await asyncio.wait_for(asyncio.shield(scene.running), 30)
         assert "cannot hold a" in str(caught.value)
         assert f"images/0/{lost.origin.offset}" in str(caught.value)
         assert scene.safe == []
@@ -234,7 +234,7 @@ async def test_frames_gather_into_blocks_for_the_time_of_the_linger() -> None:
         assert clickhouse.attempts == 0
         assert kafka.findings == list("abcde")
         await until(lambda: len(scene.safe) == 5)
-        assert 0.14 <= time.monotonic() - started < 1.0
+        assert 0.14 <= time.monotonic() - started < 20
         assert len(clickhouse.blocks) == 1
 
 
@@ -250,16 +250,16 @@ async def test_a_full_block_does_not_linger() -> None:
 
 async def test_frames_that_came_during_a_slow_write_do_not_linger_again() -> None:
     kafka = RecordingSink("kafka")
-    async with at_work(kafka, linger={"kafka": 0.3}) as scene:
+    async with at_work(kafka, linger={"kafka": 3.0}) as scene:
         kafka.stall()
         scene.deliver("a")
         await until(lambda: kafka.attempts == 1)
         scene.deliver("b")
-        await asyncio.sleep(0.35)
+        await asyncio.sleep(3.05)
         resumed = time.monotonic()
         kafka.resume()
         await until(lambda: len(scene.safe) == 2)
-        assert time.monotonic() - resumed < 0.2
+        assert time.monotonic() - resumed < 2.5
 
 
 async def test_hurry_ends_lingering_for_good() -> None:
@@ -287,7 +287,7 @@ async def test_a_store_is_left_alone_for_as_long_as_it_asks() -> None:
     async with at_work(kafka) as scene:
         scene.deliver("a")
         await until(lambda: scene.safe == ["a"])
-        assert 0.39 <= times[1] - times[0] < 2.0
+        assert 0.39 <= times[1] - times[0] < 20
 
 
 async def test_the_queue_before_a_sink_is_measured() -> None:

@@ -148,7 +148,7 @@ async def test_all_attempts_share_one_deadline(site: Site) -> None:
     started = time.monotonic()
     error = await site.refusal(handler=body(b"", 500), attempts=20, timeout=0.6)
     assert error.reason == "timeout"
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 8
 
 
 async def test_redirects_are_followed_with_their_relative_addresses(site: Site) -> None:
@@ -239,7 +239,7 @@ async def test_a_dripping_body_is_stopped_at_the_deadline(site: Site) -> None:
     started = time.monotonic()
     error = await site.refusal(handler=dripping, timeout=0.3)
     assert error.reason == "timeout"
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 8
 
 
 async def raw_server(answer: bytes) -> tuple[asyncio.Server, int]:

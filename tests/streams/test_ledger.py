@@ -119,7 +119,7 @@ def test_a_record_cannot_finish_twice() -> None:
 
 
 async def test_wait_empty_returns_at_once_when_nothing_is_unfinished() -> None:
-    await asyncio.wait_for(Ledger().wait_empty(), 1)
+    await asyncio.wait_for(Ledger().wait_empty(), 30)
 
 
 async def test_wait_empty_waits_for_the_last_record_of_every_partition() -> None:
@@ -130,7 +130,7 @@ async def test_wait_empty_waits_for_the_last_record_of_every_partition() -> None
         await asyncio.sleep(0)
         assert not any(waiter.done() for waiter in waiters)
         ledger.finish(entry)
-    await asyncio.wait_for(asyncio.gather(*waiters), 1)
+    await asyncio.wait_for(asyncio.gather(*waiters), 30)
 
 
 async def test_wait_empty_ends_when_what_is_unfinished_is_revoked() -> None:
@@ -139,4 +139,4 @@ async def test_wait_empty_ends_when_what_is_unfinished_is_revoked() -> None:
     waiter = asyncio.create_task(ledger.wait_empty())
     await asyncio.sleep(0)
     ledger.revoke()
-    await asyncio.wait_for(waiter, 1)
+    await asyncio.wait_for(waiter, 30)
