@@ -147,7 +147,7 @@ class Run:
             try:
                 report: Report = module.run(options)
             except Exception:  # noqa: BLE001 - one part must not take the others with it
-                self._console.print_exception()
+                self._console.print_exception(max_frames=4, extra_lines=1)
                 self._fail(name, "failed")
                 continue
             self._keep(name, report, options, time.monotonic() - self._began)

@@ -1,0 +1,102 @@
+"""What the models can do by themselves: decoded photos in memory, batch after batch, nothing else.
+
+No pipeline around the models can be faster than this on the same machine, so everything else is
+measured against it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import statistics
+import tempfile
+from pathlib import Path
+
+from bench.figures import Options, Report, figure
+from bench.laps import Contestant
+from bench.models_alone import models_alone
+from bench.photos import MIX
+from bench.testbed import steady_rate
+from operators.registry import BUILT_IN
+
+WHOLE = "operators"
+BATCHES = (1, 4, 8, 16, 32)
+_PHOTOS = 32
+"""In a lap; with a warm-up of one batch before the clock starts."""
+
+Rates = dict[str, dict[int, list[float]]]
+"""Images a second by what runs and batch size, one for each repeat."""
+
+
+def run(options: Options) -> Report:
+    """Find the best batch size of each operator and of the whole set, then repeat with it."""
+    directory = Path(tempfile.mkdtemp(prefix="imagewire-ceiling-"))
+    try:
+        return _report(asyncio.run(_run(options, directory)))
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+async def _run(options: Options, directory: Path) -> Rates:
+    kinds = [*(f"operator {name}" for name in BUILT_IN), WHOLE]
+    batches, photos, repeats = BATCHES, _PHOTOS, options.repeats
+    settings = {"IMAGEWIRE_MODELS__DEVICE": options.device}
+    if options.quick:
+        kinds, batches, photos, repeats = ["operator embedding", WHOLE], (1, 2), 4, 1
+        settings["IMAGEWIRE_OPERATORS__TEXT__ENABLED"] = "false"
+    rates: Rates = {kind: {batch: [] for batch in batches} for kind in kinds}
+    async with models_alone(directory, settings, different=photos) as models:
+        for kind in kinds:
+            slow = kind in (WHOLE, "operator text")
+            for batch in batches:
+                if slow and batch < 4 and not options.quick:
+                    continue  # minutes for what is known to be slower
+                rates[kind][batch].append(await _lap(models, kind, batch, photos))
+                options.report(f"{kind}, batch {batch}: {rates[kind][batch][0]:.1f} images/s")
+        best = {
+            kind: max(rates[kind], key=lambda size: max(rates[kind][size], default=0.0))
+            for kind in kinds
+        }
+        for repeat in range(1, repeats):
+            for kind in kinds:
+                rates[kind][best[kind]].append(await _lap(models, kind, best[kind], photos))
+            whole = rates[WHOLE][best[WHOLE]][-1]
+            options.report(f"{repeat + 1} of {repeats}: all operators, {whole:.1f} images/s")
+    return rates
+
+
+async def _lap(models: Contestant, kind: str, batch: int, photos: int) -> float:
+    lap = await models.lap(what=kind, batch=batch, first=0, count=photos + batch)
+    return steady_rate(lap["times"], batch - 1)
+
+
+def _best(rates: Rates, kind: str) -> tuple[int, list[float]]:
+    """The batch size that was repeated, which is the best, with its rates."""
+    return max(rates[kind].items(), key=lambda item: (len(item[1]), max(item[1], default=0.0)))
+
+
+def _report(rates: Rates) -> Report:
+    figures = []
+    lines = [
+        "The operators as a worker runs them, with its precision and threads, on decoded photos in "
+        f"memory ({MIX}), batch after batch: no Kafka, no decoding, no stores. One lap for each "
+        "batch size, then the best again, in turns.",
+        "",
+        "| what runs | "
+        + " | ".join(f"batch {size}" for size in rates[WHOLE])
+        + " | best, median |",
+        "|---" * (len(rates[WHOLE]) + 2) + "|",
+    ]
+    for kind, by_batch in rates.items():
+        name = "default_set" if kind == WHOLE else kind.split()[1]
+        size, values = _best(rates, kind)
+        figures.append(figure(f"ceiling_{name}", values, unit="images/s", note=f"batch {size}"))
+        cells = [f"{found[0]:.1f}" if found else "–" for found in by_batch.values()]
+        label = "**all of them, and the policy**" if kind == WHOLE else f"`{name}`"
+        lines.append(f"| {label} | {' | '.join(cells)} | {statistics.median(values):.1f} |")
+    return Report(
+        "Ceiling: what the models do by themselves",
+        "make bench ONLY=ceiling",
+        "\n".join(lines),
+        figures,
+    )

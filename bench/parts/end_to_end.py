@@ -1,0 +1,250 @@
+"""The whole pipeline against what its models can do alone: end to end over ceiling.
+
+Both decode with the product's decoder and run the product's operators on the same photos with the
+same settings. What the pipeline adds (Kafka, fetching, queues, the policy's record, three stores on
+the same cores) is what the ratio shows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import statistics
+import tempfile
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bench.figures import Figure, Options, Report, figure
+from bench.laps import Contestant
+from bench.models_alone import models_alone
+from bench.photo_server import PhotoServer
+from bench.photos import MIX, Photos, load_photos
+from bench.testbed import Record, Route, RunningWorker, Testbed, reference, steady_rate
+
+_LONG_SESSION = {"IMAGEWIRE_STREAM__SESSION_TIMEOUT": "300"}
+"""A worker is stopped while its models run alone, and must still have its partitions afterwards."""
+
+_DIFFERENT = 60
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorSet:
+    """Operators to measure with.
+
+    Attributes:
+        suffix: of the names of its figures.
+        warm_up, timed: photos of a lap that are not timed, and that are.
+    """
+
+    label: str
+    suffix: str
+    switched_off: tuple[str, ...]
+    warm_up: int
+    timed: int
+
+    def settings(self, device: str) -> dict[str, str]:
+        """For a worker."""
+        return {"IMAGEWIRE_MODELS__DEVICE": device} | {
+            f"IMAGEWIRE_OPERATORS__{name.upper()}__ENABLED": "false" for name in self.switched_off
+        }
+
+
+SETS = (
+    OperatorSet("the default set", "", (), 16, 32),
+    OperatorSet("without reading text", "_without_text", ("text",), 48, 160),
+)
+_QUICK = (OperatorSet("fingerprint only", "", ("objects", "text", "embedding", "scores"), 2, 8),)
+
+
+@dataclass(slots=True)
+class Rates:
+    """Images a second, one for each repeat."""
+
+    ceiling: list[float] = field(default_factory=list)
+    files: list[float] = field(default_factory=list)
+    http: list[float] = field(default_factory=list)
+    way: str = ""
+
+    def ratios(self, rates: list[float]) -> list[float]:
+        return [rate / ceiling for rate, ceiling in zip(rates, self.ceiling, strict=True)]
+
+
+def run(options: Options) -> Report:
+    """Measure each set of operators: models alone, photos from disk, photos over HTTP, by turns."""
+    directory = Path(tempfile.mkdtemp(prefix="imagewire-end-to-end-"))
+    sets = _QUICK if options.quick else SETS
+    try:
+        found = asyncio.run(_run(options, directory, sets))
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+    return _report(found, options)
+
+
+async def _run(
+    options: Options, directory: Path, sets: tuple[OperatorSet, ...]
+) -> dict[OperatorSet, Rates]:
+    photos = load_photos(different=_DIFFERENT)
+    folder = directory / "photos"
+    folder.mkdir()
+    found = {}
+    async with AsyncExitStack() as stack:
+        bed = await stack.enter_async_context(
+            Testbed(
+                directory / "bed",
+                file_roots=[folder],
+                broker="tansu" if options.quick else None,
+                report=options.report,
+            )
+        )
+        server = await stack.enter_async_context(PhotoServer(bed.logs, different=_DIFFERENT))
+        for operators in sets:
+            found[operators] = await _measure(options, bed, server, photos, folder, operators)
+    return found
+
+
+async def _measure(
+    options: Options,
+    bed: Testbed,
+    server: PhotoServer,
+    photos: Photos,
+    folder: Path,
+    operators: OperatorSet,
+) -> Rates:
+    rates = Rates()
+    settings = operators.settings(options.device)
+    route = Route.new("end-to-end")
+    await bed.create_topics(route.images)
+    options.report(f"{operators.label}: loading models twice, for the worker and by themselves")
+    async with (
+        models_alone(bed.logs, settings, different=_DIFFERENT) as models,
+        bed.worker(route, settings | server.environment() | _LONG_SESSION) as worker,
+    ):
+        line = Line(bed, worker, operators)
+        with _asleep(worker):
+            batch, rates.way = await _best_way(options, models, operators)
+        # Two laps that are not counted: code is loaded, service times are learned.
+        await line.lap(_from_disk(photos, folder, line.next_numbers()))
+        await line.lap(_from_web(server, line.next_numbers()))
+        for repeat in range(1 if options.quick else options.repeats):
+            with _asleep(worker):
+                rates.ceiling.append(await _ceiling(models, operators, batch, rates.way))
+            rates.files.append(await line.lap(_from_disk(photos, folder, line.next_numbers())))
+            rates.http.append(await line.lap(_from_web(server, line.next_numbers())))
+            options.report(
+                f"{repeat + 1} of {options.repeats}: {operators.label}: models alone "
+                f"{rates.ceiling[-1]:.2f}, from disk {rates.files[-1]:.2f}, over HTTP "
+                f"{rates.http[-1]:.2f} images/s"
+            )
+        rates.way = f"{rates.way}, batches of {batch}"
+    return rates
+
+
+class Line:
+    """Laps through the worker, one after the other on the same topics."""
+
+    def __init__(self, bed: Testbed, worker: RunningWorker, operators: OperatorSet) -> None:
+        self._bed = bed
+        self._worker = worker
+        self._operators = operators
+        self._count = operators.warm_up + operators.timed
+        self._taken = 0
+        self._finished = 0
+
+    def next_numbers(self) -> range:
+        """Numbers of photos that no lap had before."""
+        self._taken += self._count
+        return range(self._taken, self._taken + self._count)
+
+    async def lap(self, records: list[Record]) -> float:
+        """Publish all at once, and time the verdicts."""
+        await self._bed.fill(self._worker.route.images, records)
+        verdicts = await self._bed.verdicts(
+            self._worker.route.verdicts, self._count, skip=self._finished, within=300.0
+        )
+        self._finished += self._count
+        # Only then the stores, so that the next lap finds them idle; asking costs the worker time.
+        await self._worker.wait_until_finished(self._finished)
+        return steady_rate([verdict.at for verdict in verdicts], self._operators.warm_up)
+
+
+def _from_disk(photos: Photos, folder: Path, numbers: range) -> list[Record]:
+    for old in folder.iterdir():
+        old.unlink()
+    paths = photos.write(folder, numbers)
+    return [reference(path.stem, path.as_uri()) for path in paths]
+
+
+def _from_web(server: PhotoServer, numbers: range) -> list[Record]:
+    return [reference(f"web-{number}", server.uri(number)) for number in numbers]
+
+
+@contextlib.contextmanager
+def _asleep(worker: RunningWorker) -> Iterator[None]:
+    """The worker waits on Kafka all the time; while models run alone it is to cost nothing."""
+    pid = worker.pid
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+async def _best_way(
+    options: Options, models: Contestant, operators: OperatorSet
+) -> tuple[int, str]:
+    """The batch size and the order of work in which the models alone are fastest."""
+    tried = {}
+    batches = (2,) if options.quick else (16, 32)
+    await _ceiling(models, operators, batches[0], "in turn")
+    for way in ("in turn", "overlapped"):
+        for batch in batches:
+            tried[batch, way] = await _ceiling(models, operators, batch, way)
+            options.report(f"models alone, {way}, batch {batch}: {tried[batch, way]:.2f} images/s")
+    return max(tried, key=lambda key: tried[key])
+
+
+async def _ceiling(models: Contestant, operators: OperatorSet, batch: int, way: str) -> float:
+    warm_up = max(operators.warm_up, batch)
+    lap = await models.lap(what=way, batch=batch, first=0, count=warm_up + operators.timed)
+    return steady_rate(lap["times"], warm_up - 1)
+
+
+def _report(found: dict[OperatorSet, Rates], options: Options) -> Report:
+    target = 0.90 if options.device.startswith("cuda") else 0.95
+    figures: list[Figure] = []
+    lines = [
+        f"Photos are {MIX}; no two have the same bytes. The ceiling is the product's decoder and "
+        "operators on encoded photos in memory, decoding included, in whichever of two ways is "
+        "faster: each batch decoded and then analysed with all cores, or the next batch decoded "
+        "meanwhile. The worker is stopped (SIGSTOP) while the ceiling is measured. End to end, "
+        "references are published at once and the verdicts' Kafka timestamps are timed, after a "
+        "warm-up, with ClickHouse, Qdrant, Kafka and decoding on the same cores as the models.",
+        "",
+        "| operators | ceiling, images/s | from disk | over HTTP, 20 ms | disk ÷ ceiling | "
+        "HTTP ÷ ceiling | fastest ceiling |",
+        "|---|--:|--:|--:|--:|--:|---|",
+    ]
+    for operators, rates in found.items():
+        disk, http = rates.ratios(rates.files), rates.ratios(rates.http)
+        name = f"end_to_end_over_ceiling{{}}{operators.suffix}"
+        # The promise is about the default set; the others show where it would break first.
+        promised = None if operators.suffix else target
+        figures += [
+            figure(name.format(""), disk, target=promised),
+            figure(name.format("_http"), http, target=promised),
+            figure(f"end_to_end{operators.suffix}", rates.files, unit="images/s"),
+        ]
+        medians = (statistics.median(values) for values in (rates.ceiling, rates.files, rates.http))
+        lines.append(
+            f"| {operators.label} | "
+            + " | ".join(f"{value:.2f}" for value in medians)
+            + f" | {statistics.median(disk):.3f} | {statistics.median(http):.3f} | {rates.way} |"
+        )
+    return Report(
+        "End to end over ceiling", "make bench ONLY=end_to_end", "\n".join(lines), figures
+    )
