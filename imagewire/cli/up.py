@@ -83,7 +83,7 @@ async def _run(
     from imagewire.cli.outcome import EXIT_FAILED
     from imagewire.cli.terminal import error_console, print_error, print_note, printable
     from imagewire.embedded.broker_choice import fetches_jars
-    from imagewire.embedded.disk_space import DiskWatch, full_disk
+    from imagewire.embedded.disk_space import DiskWatch, disk_trouble
     from imagewire.embedded.stack import Stack, StackPorts
 
     assert isinstance(ports, StackPorts)
@@ -122,10 +122,11 @@ async def _run(
     code = 0
     if failed.done():
         dead = failed.result()
-        full = full_disk(stack.directory.path)
+        trouble = disk_trouble(stack.directory.path)
         print_error(
             f"{dead.name} ended with exit code {dead.exit_code} and does not stay up"
-            f"{f': {full}' if full else ''}; its log is {stack.directory.logs / dead.name}.log"
+            f"{f': {trouble}' if trouble else ''}; "
+            f"its log is {stack.directory.logs / dead.name}.log"
         )
         code = EXIT_FAILED
     for task in (failed, stopping):

@@ -8,6 +8,7 @@ death of a child.
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -40,6 +41,22 @@ def full_disk(directory: Path) -> str:
     return f"the disk of {directory} is full: {free // MEBIBYTE} MiB free; make room"
 
 
+def disk_trouble(directory: Path) -> str:
+    """A sentence that says that the directory's disk is full or read-only; empty if it is well."""
+    if full := full_disk(directory):
+        return full
+    try:
+        writable = os.access(directory, os.W_OK)
+    except OSError:
+        writable = False
+    if writable or not directory.exists():
+        return ""
+    return (
+        f"{directory} cannot be written any more; look whether its disk has failed or was mounted "
+        "read-only"
+    )
+
+
 class DiskWatch:
     """Tells when room becomes scarce: once, and again only after there was room in between.
 
@@ -53,6 +70,7 @@ class DiskWatch:
         self._warn = warn
         self._told_low = False
         self._told_full = False
+        self._told_unwritable = False
 
     def look(self) -> None:
         """Look once, and warn if there is news."""
@@ -60,6 +78,10 @@ class DiskWatch:
         if free is None:
             return
         full = full_disk(self._directory)
+        trouble = disk_trouble(self._directory)
+        if trouble and not full and not self._told_unwritable:
+            self._warn(trouble)
+        self._told_unwritable = bool(trouble)
         if full and not self._told_full:
             self._warn(full)
         elif free < LOW_BYTES and not self._told_low:

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal
 
-from imagewire.embedded.disk_space import full_disk
+from imagewire.embedded.disk_space import disk_trouble, full_disk
 from imagewire.embedded.errors import EmbeddedError
 
 logger = logging.getLogger(__name__)
@@ -221,7 +221,6 @@ class ManagedProcess:
         self._enter("running")
 
     def _spawn(self) -> subprocess.Popen[bytes]:
-        self.log_path.parent.mkdir(parents=True, exist_ok=True)
         program = shutil.which(self.command[0])
         if program is None:
             raise ProcessError(
@@ -229,7 +228,15 @@ class ManagedProcess:
                 "may not be executed; install it, or check the path and its permissions"
             )
         launcher = [sys.executable, "-I", "-S", str(_LAUNCHER), str(os.getpid())]
-        with _open_log(self.log_path) as log:
+        try:
+            self.log_path.parent.mkdir(parents=True, exist_ok=True)
+            opened = _open_log(self.log_path)
+        except OSError as error:  # such as a disk that has turned read-only
+            raise ProcessError(
+                f"{self.name} cannot be started: its log {self.log_path} cannot be written: "
+                f"{error.strerror}"
+            ) from error
+        with opened as log:
             return subprocess.Popen(  # noqa: S603 - commands are the stack's own
                 [*launcher, program, *self.command[1:]],
                 stdin=subprocess.DEVNULL,
@@ -257,7 +264,7 @@ class ManagedProcess:
                 await asyncio.sleep(POLL_SECONDS)
                 if time.monotonic() - looked_at_log > 10:
                     looked_at_log = time.monotonic()
-                    self._bound_log()
+                    self._bound_log_or_say_why()
             self._kill_group()
             policy = self._restart
             lived = time.monotonic() - self._entered
@@ -335,9 +342,9 @@ class ManagedProcess:
         self._entered = time.monotonic()
 
     def _ended(self, code: int) -> str:
-        """How it ended, and that the disk is full if it is: the exit seldom tells."""
-        full = full_disk(self.log_path.parent)
-        return f"{_describe_exit(code)} ({full})" if full else _describe_exit(code)
+        """How it ended, and what is the matter with the disk: the exit seldom tells."""
+        trouble = disk_trouble(self.log_path.parent)
+        return f"{_describe_exit(code)} ({trouble})" if trouble else _describe_exit(code)
 
     def _error(self, what: str) -> ProcessError:
         tail = self.log_tail()
@@ -349,6 +356,12 @@ class ManagedProcess:
     def _rotate_log(self) -> None:
         if self.log_path.exists():
             self.log_path.replace(self.log_path.with_suffix(".log.1"))
+
+    def _bound_log_or_say_why(self) -> None:
+        try:
+            self._bound_log()
+        except OSError as error:  # no reason to stop watching
+            logger.warning("%s cannot be kept short: %s", self.log_path, error)
 
     def _bound_log(self) -> None:
         """Copy and truncate: the child keeps its descriptor, which appends."""

@@ -102,6 +102,24 @@ async def test_a_child_that_a_full_disk_kills_is_tried_again_until_there_is_room
         await child.stop()
 
 
+async def test_a_child_whose_log_can_no_longer_be_written_is_given_up_with_the_reason(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As on a disk that turned read-only, which a test cannot have: a folder is in the way."""
+    policy = RestartPolicy(first_delay=0.01, longest_delay=0.02, attempts=2)
+    sleep = [sys.executable, "-c", "import time; time.sleep(60)"]
+    child = ManagedProcess("engine", sleep, log_directory=tmp_path, restart=policy)
+    await child.start()
+    child.log_path.unlink()
+    child.log_path.mkdir()
+    with caplog.at_level(logging.WARNING):
+        child.kill()
+        async with asyncio.timeout(60):
+            assert (await child.wait()).state == "failed"
+    await child.stop()
+    assert f"engine cannot be started: its log {child.log_path} cannot be written" in caplog.text
+
+
 async def lives(child: ManagedProcess, seconds: float = 1.0) -> bool:
     """Whether it is the same process for so long."""
     pid = child.pid
