@@ -51,7 +51,7 @@ bench-gpu: $(VENV)/installed  ## the bench on an NVIDIA GPU; figures end in _gpu
 KILLS ?= 20
 SECONDS ?= 900
 
-# Half an hour on two cores that were busy otherwise (33 minutes). ONLY=killed,cut runs some of its faults.
+# 24 minutes on two cores that were busy otherwise. ONLY=killed,cut runs some of its faults.
 chaos: $(VENV)/installed  ## break everything, count every image
 	$(BIN)/python -m bench.chaos --kills $(KILLS) $(if $(ONLY),--only $(ONLY)) $(ARGS)
 
