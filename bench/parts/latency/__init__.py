@@ -20,7 +20,7 @@ from bench.parts.latency.memory import MemoryWatch
 from bench.parts.latency.page import report
 from bench.parts.latency.reading import Reading
 from bench.photos import load_photos
-from bench.testbed import BenchError, Route, RunningWorker, Testbed, steady_rate
+from bench.testbed import Route, RunningWorker, Testbed, steady_rate
 
 WARM_UP = 1.0
 """Seconds at the beginning of each load whose images do not count."""
@@ -50,10 +50,36 @@ FULL = Plan(
 )
 QUICK = Plan(burst=24, alone=3, loads=((0.1, 2.0), (0.7, 1.0), (1.1, 1.0)))
 
+SIZES = ((640, 480),)
+"""One size, so that percentiles are not those of a mix, and a small one, beside whose service time
+whatever else takes time shows most."""
+
 SETTINGS = {
     # Half a second an image: there would be too few of them in the time.
     "IMAGEWIRE_OPERATORS__TEXT__ENABLED": "false",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Alone:
+    """One image that met no other, in seconds.
+
+    Attributes:
+        latency: from its Kafka timestamp to its verdict's.
+        fetch, decode, operators: of these stages.
+        waited: from its arrival in the worker until the device took it.
+    """
+
+    latency: float
+    fetch: float
+    decode: float
+    waited: float
+    operators: float
+
+    @property
+    def service(self) -> float:
+        """What cannot be done without: decoding and the operators, for a batch of one."""
+        return self.decode + self.operators
 
 
 @dataclass(slots=True)
@@ -72,17 +98,22 @@ class Repeat:
 
     Attributes:
         capacity: images a second.
-        service_of_one: seconds, decoding and operators, for a batch of one.
+        alone: images published one by one.
         service_of_full: seconds of the operators for a batch at full load.
         full_batch: mean frames in such a batch.
         loads: by fraction of the capacity.
     """
 
     capacity: float
-    service_of_one: float
+    alone: list[Alone]
     service_of_full: float
     full_batch: float
     loads: dict[float, LoadResult] = field(default_factory=dict)
+
+    @property
+    def service_of_one(self) -> float:
+        """Seconds, the median."""
+        return statistics.median(each.service for each in self.alone)
 
 
 def run(options: Options) -> Report:
@@ -94,7 +125,7 @@ def run(options: Options) -> Report:
 
 
 async def _measure(folder: Path, plan: Plan, options: Options) -> tuple[list[Repeat], float]:
-    photos = load_photos()
+    photos = load_photos(sizes=SIZES)
     route = Route.new("latency")
     settings = SETTINGS | {"IMAGEWIRE_MODELS__DEVICE": options.device}
     repeats = []
@@ -127,21 +158,19 @@ async def _measure(folder: Path, plan: Plan, options: Options) -> tuple[list[Rep
 
 async def _capacity(line: Line, worker: RunningWorker, plan: Plan) -> Repeat:
     """Service times and throughput, before any load."""
-    services = []
+    alone = []
     for _ in range(plan.alone):
         before = await Reading.of(worker)
-        await line.one_by_one(1)
+        (seen,) = await line.burst(1)
         gained = (await Reading.of(worker)).since(before)
-        if gained.batch_size == 1:
-            services.append(gained.stage_seconds("decode") + gained.stage_seconds("operators"))
-    if not services:
-        raise BenchError("no image was worked on alone although they came one by one")
+        stages = (gained.stage_seconds(stage) for stage in ("fetch", "decode"))
+        alone.append(Alone(seen.latency, *stages, gained.waited, gained.stage_seconds("operators")))
     before = await Reading.of(worker)
-    seen = await line.burst(plan.burst)
+    burst = await line.burst(plan.burst)
     gained = (await Reading.of(worker)).since(before)
     return Repeat(
-        capacity=steady_rate([each.decided for each in seen], plan.burst // 4),
-        service_of_one=statistics.median(services),
+        capacity=steady_rate([each.decided for each in burst], plan.burst // 4),
+        alone=alone,
         service_of_full=gained.stage_seconds("operators"),
         full_batch=gained.batch_size,
     )

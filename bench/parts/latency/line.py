@@ -40,7 +40,8 @@ class Seen(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Images that arrive by themselves, independently of each other.
+    """Images that arrive by themselves, independently of each other: a Poisson process of which it
+    is known how many come, since with some hundred images chance would make 100 % of 110 %.
 
     Attributes:
         rate: images a second.
@@ -53,10 +54,11 @@ class Load:
     seed: int
 
     def arrivals(self) -> list[float]:
-        """Seconds from the beginning: a Poisson process."""
+        """Seconds from the beginning, ascending."""
         generator = random.Random(self.seed)
-        gaps = (generator.expovariate(self.rate) for _ in itertools.count())
-        return list(itertools.takewhile(lambda at: at < self.seconds, itertools.accumulate(gaps)))
+        number = max(round(self.rate * self.seconds), 1)
+        # Given their number, the arrivals of a Poisson process are independent and uniform.
+        return sorted(generator.uniform(0, self.seconds) for _ in range(number))
 
 
 class Line:
@@ -83,9 +85,6 @@ class Line:
         await self._create_topics()
         await self._producer.start()
         await self._consumer.start()
-        self._consumer.assign(
-            [TopicPartition(self._route.verdicts, number) for number in range(PARTITIONS)]
-        )
         return self
 
     async def __aexit__(
@@ -120,15 +119,6 @@ class Line:
                 await self._publish(name, uri)
             return await self._decided([name for name, _ in references])
 
-    async def one_by_one(self, images: int) -> list[Seen]:
-        """Publish each image when the one before it is decided."""
-        seen = []
-        async with self._photos_on_disk(images) as references:
-            for name, uri in references:
-                await self._publish(name, uri)
-                seen += await self._decided([name])
-        return seen
-
     async def load(self, load: Load) -> list[Seen]:
         """Publish photos as `load` says; returns when all are decided, in the order of verdicts."""
         arrivals = load.arrivals()
@@ -152,6 +142,11 @@ class Line:
         )
 
     async def _decided(self, names: Sequence[str]) -> list[Seen]:
+        if not self._consumer.assignment():  # not before the topics have leaders
+            partitions = range(PARTITIONS)
+            self._consumer.assign(
+                [TopicPartition(self._route.verdicts, number) for number in partitions]
+            )
         deadline = time.monotonic() + _PATIENCE
         missing = {name for name in names if name not in self._seen}
         while missing:

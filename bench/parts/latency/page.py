@@ -11,10 +11,9 @@ import numpy as np
 from matplotlib.figure import Figure as Chart
 
 from bench.figures import Figure, Options, Report, figure
-from bench.photos import MIX
 
 if TYPE_CHECKING:
-    from bench.parts.latency import Repeat
+    from bench.parts.latency import Alone, Repeat
 
 IDLE, BUSY, OVERLOAD = 0.1, 0.7, 1.1
 PERCENTILES = (50, 95, 99)
@@ -101,7 +100,7 @@ def _text(repeats: Sequence[Repeat], max_wait: float) -> str:
     )
     capacity = middle(lambda r: r.capacity)
     return (
-        f"Photos ({MIX}) from disk, a Poisson process of arrivals, the default models without "
+        "Photos of 640 x 480 from disk, a Poisson process of arrivals, the default models without "
         "reading text (half a second an image: too few of them in the time), every sink on. "
         f"Capacity: {capacity:.1f} images/s in batches of {middle(lambda r: r.full_batch):.1f}, "
         "measured at the beginning of each repeat. A latency is the time from the image's Kafka "
@@ -116,7 +115,33 @@ def _text(repeats: Sequence[Repeat], max_wait: float) -> str:
         f"{middle(lambda r: r.service_of_full) * 1000:.0f} ms of operators. So at 70 % the 99th "
         f"percentile may be max_wait ({max_wait * 1000:.0f} ms) and two such batches: "
         f"{middle(lambda r: bound(r, max_wait)) * 1000:.0f} ms. At 110 % latency grows for as long "
-        "as the load lasts, by queueing alone; percentiles are medians over the repeats."
+        "as the load lasts, by queueing alone; percentiles are medians over the repeats.\n\n"
+        + _where_it_goes(repeats)
+    )
+
+
+def _where_it_goes(repeats: Sequence[Repeat]) -> str:
+    """The way of an image that is alone, in medians."""
+    alone = [each for repeat in repeats for each in repeat.alone]
+
+    def row(what: str, value: Callable[[Alone], float]) -> str:
+        return f"| {what} | {statistics.median(value(each) for each in alone) * 1000:.1f} |\n"
+
+    return (
+        "Where the time of an image goes that meets no other:\n\n"
+        "| | ms |\n|---|---|\n"
+        + row("reading the file", lambda each: each.fetch)
+        + row("decoding", lambda each: each.decode)
+        + row(
+            "between these stages, until the device has it",
+            lambda each: each.waited - each.fetch - each.decode,
+        )
+        + row("operators", lambda each: each.operators)
+        + row(
+            "Kafka in and out, policy, writing the verdict",
+            lambda each: each.latency - each.waited - each.operators,
+        )
+        + row("from timestamp to timestamp", lambda each: each.latency)
     )
 
 

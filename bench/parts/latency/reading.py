@@ -43,6 +43,12 @@ class Reading:
         batches = self.total("imagewire_batch_size_count")
         return self.total("imagewire_batch_size_sum") / batches if batches else 0.0
 
+    @property
+    def waited(self) -> float:
+        """Mean seconds from the arrival of a batch's oldest frame until the device took it."""
+        batches = self.total("imagewire_batch_wait_seconds_count")
+        return self.total("imagewire_batch_wait_seconds_sum") / batches if batches else 0.0
+
     def stage_seconds(self, stage: str) -> float:
         """Mean seconds of a stage for a batch; 0 if there was none."""
         batches = self.total("imagewire_stage_seconds_count", stage)
