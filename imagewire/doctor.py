@@ -15,7 +15,7 @@ from typing import Literal
 
 import msgspec
 
-from imagewire.malloc import malloc_environment
+from imagewire.malloc import MALLOC_SETTINGS, malloc_environment
 from imagewire.settings import ConfigurationError, Settings
 
 Outcome = Literal["ok", "warning", "error"]
@@ -43,6 +43,7 @@ def run_checks(settings: Settings, directory: Path) -> Iterator[Check]:
     checks: list[Callable[[], Check]] = [
         _python,
         _memory_allocator,
+        lambda: _processors(settings),
         lambda: _device(settings),
         _bfloat16,
         _dali,
@@ -78,12 +79,38 @@ def _python() -> Check:
 def _memory_allocator() -> Check:
     missing = malloc_environment(os.environ)
     if not missing:
-        return Check("malloc", "ok", "set, or not glibc's")
+        values = ", ".join(
+            f"{name}={os.environ[name]}" for name in MALLOC_SETTINGS if name in os.environ
+        )
+        return Check("malloc", "ok", values or "not glibc's own; left as it is")
     return Check(
         "malloc",
         "ok",
-        "glibc's, not set in this shell; `imagewire worker` and `up` set it for themselves",
+        "glibc's; `imagewire worker`, `up` and `demo` start their workers with "
+        + ", ".join(f"{name}={value}" for name, value in missing.items()),
     )
+
+
+def _processors(settings: Settings) -> Check:
+    from models.processors import available_processors
+
+    processors = available_processors()
+    all_of_them = os.cpu_count() or processors
+    torch_threads = settings.models.threads or processors
+    decoders = settings.decode.threads or processors
+    found = (
+        f"{processors} of {all_of_them} may be used; a worker takes {torch_threads} torch threads "
+        f"and up to {decoders} decoder processes"
+    )
+    if max(torch_threads, decoders) > processors:
+        return Check(
+            "processors",
+            "warning",
+            found,
+            "leave models.threads and decode.threads out, or give this process more processors: "
+            "threads that take turns wait for each other",
+        )
+    return Check("processors", "ok", found)
 
 
 def _device(settings: Settings) -> Check:
@@ -98,7 +125,7 @@ def _device(settings: Settings) -> Check:
     name = (
         torch.cuda.get_device_name(device.torch_device)
         if device.is_cuda
-        else f"CPU, {torch.get_num_threads()} threads"
+        else "CPU"
     )
     dtype = str(device.dtype).removeprefix("torch.")
     return Check("device", "ok", f"torch {torch.__version__}, {name}, {dtype}")

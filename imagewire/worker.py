@@ -26,6 +26,7 @@ from imagewire.http_endpoint import Health, HttpEndpoint
 from imagewire.settings import ConfigurationError, Settings
 from models.catalog import load_catalog
 from models.device import choose_device
+from models.processors import available_processors
 from operators.chain import OperatorChain
 from operators.decode import make_decoder
 from operators.embedding import EmbeddingOperator
@@ -71,8 +72,7 @@ class Worker:
         self._pipeline: Pipeline | None = None
         self._service_times = ServiceTimes()
         self._image_stream: ImageStream | None = None
-        if settings.models.threads is not None:
-            torch.set_num_threads(settings.models.threads)
+        torch.set_num_threads(settings.models.threads or available_processors())
         try:
             self._device = choose_device(settings.models.device, settings.models.precision)
         except (ValueError, RuntimeError) as error:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +18,7 @@ from typing import TypeVar
 
 import torch
 
+from models.processors import available_processors
 from operators.decode_limits import DecodeLimits
 from operators.findings import Fingerprint, ImageInfo
 from operators.frame import Frame, Stage
@@ -65,7 +65,7 @@ class Decoder(ABC):
         """`threads`: how many images are worked on at once; the processors available by default."""
         self.device = device
         self.limits = limits
-        self.threads = threads or len(os.sched_getaffinity(0))
+        self.threads = threads or available_processors()
         self.pool = ThreadPoolExecutor(self.threads, thread_name_prefix="decode")
 
     def decode(self, frames: Sequence[Frame]) -> None:
