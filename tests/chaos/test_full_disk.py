@@ -6,7 +6,11 @@ checks for room, at the end of an insert.
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
 from collections.abc import Callable
+from pathlib import Path
 
 import httpx
 import pytest
@@ -57,6 +61,50 @@ async def test_rows_that_a_full_disk_refuses_are_kept_and_written_when_there_is_
             await sink.write([frame(1), frame(2)])
         room = "RESET SETTING min_free_disk_bytes_to_perform_insert"
         assert command(clickhouse_front, f"ALTER TABLE {table} {room}").status_code == 200
+        await sink.write([frame(1), frame(2)])
+    finally:
+        await sink.close()
+    with ClickHouseReader(settings) as reader:
+        rows = reader.query("SELECT image_id FROM images ORDER BY image_id")
+    assert rows.column("image_id").to_pylist() == ["image-1", "image-2"]
+
+
+def make_read_only(folder: Path, read_only: bool) -> bool:
+    """Let nothing be made in `folder`, also for root; returns whether that can be done here."""
+    if os.geteuid() != 0:
+        folder.chmod(0o500 if read_only else 0o700)
+        return True
+    chattr = shutil.which("chattr")
+    if chattr is None:
+        return False
+    flag = "+i" if read_only else "-i"
+    return subprocess.run([chattr, flag, folder], check=False, capture_output=True).returncode == 0
+
+
+async def test_rows_that_a_read_only_folder_refuses_are_kept_and_written_when_it_can_be(
+    clickhouse_front: ClickHouseServer, unique: Callable[[str], str]
+) -> None:
+    database = unique("readonly").replace("-", "_")
+    settings = ClickHouseSettings(
+        host=clickhouse_front.host,
+        port=clickhouse_front.port,
+        username="writer",
+        password=SecretStr(clickhouse_front.writer_password),
+        database=database,
+    )
+    sink = ClickHouseSink(settings)
+    await sink.open()
+    try:
+        where = f"SELECT data_paths[1] FROM system.tables WHERE database = '{database}'"
+        answer = command(clickhouse_front, f"{where} AND name = 'images_raw' FORMAT TSV")
+        folder = Path(answer.text.strip())
+        if not make_read_only(folder, True):
+            pytest.skip("root can write everywhere here (chattr +i does not work)")
+        try:
+            with pytest.raises(TransientSinkError, match=r"(?i)filesystem error|cannot open file"):
+                await sink.write([frame(1), frame(2)])
+        finally:
+            make_read_only(folder, False)
         await sink.write([frame(1), frame(2)])
     finally:
         await sink.close()
