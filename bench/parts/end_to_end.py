@@ -97,7 +97,6 @@ async def _run(
             Testbed(
                 directory / "bed",
                 file_roots=[folder],
-                broker="tansu" if options.quick else None,
                 report=options.report,
             )
         )

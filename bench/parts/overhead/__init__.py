@@ -11,6 +11,7 @@ import asyncio
 import shutil
 import statistics
 import tempfile
+from collections import Counter
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any
 from bench.figures import Options, Report, figure
 from bench.laps import Contestant
 from bench.photos import Photos, load_photos
+from bench.sampling_profile import ProfileError, by_function, by_package, sample
 from bench.testbed import Testbed, inline
 
 DEVICES = ("cpu",)
@@ -78,20 +80,17 @@ def run(options: Options) -> Report:
     """Run the contestants by turns."""
     directory = Path(tempfile.mkdtemp(prefix="imagewire-overhead-"))
     try:
-        return _report(asyncio.run(_run(options, directory)))
+        return _report(*asyncio.run(_run(options, directory)))
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-async def _run(options: Options, directory: Path) -> dict[str, Laps]:
+async def _run(options: Options, directory: Path) -> tuple[dict[str, Laps], Counter[str]]:
     photos = load_photos([_PICTURE], different=18)
     laps = {entry.name: Laps() for entry in ENTRIES}
-    broker = "tansu" if options.quick else None
     repeats = 1 if options.quick else options.repeats
     async with AsyncExitStack() as stack:
-        bed = await stack.enter_async_context(
-            Testbed(directory, broker=broker, report=options.report)
-        )
+        bed = await stack.enter_async_context(Testbed(directory, report=options.report))
         options.report("starting the contestants")
         loops = {
             name: await stack.enter_async_context(
@@ -116,17 +115,8 @@ async def _run(options: Options, directory: Path) -> dict[str, Laps]:
             for entry in ENTRIES:
                 last = _lap_length(entry, options, warm=repeat < 0)
                 before = bed.cpu_seconds()
-                lap = await loops.get(entry.name, product).lap(
-                    name=entry.name,
-                    bootstrap=bed.bootstrap,
-                    topic=topic,
-                    group=f"{topic}-{entry.name}",
-                    in_topic=filled,
-                    warm_up=max(last // 8, 1),
-                    last=last,
-                    sinks=entry.sinks,
-                    policy=entry.policy,
-                )
+                contestant = loops.get(entry.name, product)
+                lap = await contestant.lap(**_order(bed, entry, topic, filled, last))
                 if repeat < 0 and not options.quick:
                     continue
                 after = bed.cpu_seconds()
@@ -137,7 +127,43 @@ async def _run(options: Options, directory: Path) -> dict[str, Laps]:
                     f"{laps[entry.name].rates[-1]:,.0f} images/s, "
                     f"{laps[entry.name].cpu[-1]:.0f} µs of CPU an image"
                 )
-    return laps
+        stacks = await _profile(bed, product, photos, repeats, options)
+    return laps, stacks
+
+
+def _order(bed: Testbed, entry: Entry, topic: str, filled: int, last: int) -> dict[str, Any]:
+    """What a contestant is told of a lap."""
+    return {
+        "name": entry.name,
+        "bootstrap": bed.bootstrap,
+        "topic": topic,
+        "group": f"{topic}-{entry.name}",
+        "in_topic": filled,
+        "warm_up": max(last // 8, 1),
+        "last": last,
+        "sinks": entry.sinks,
+        "policy": entry.policy,
+    }
+
+
+async def _profile(
+    bed: Testbed, product: Contestant, photos: Photos, repeat: int, options: Options
+) -> Counter[str]:
+    """Samples of one more lap with everything on; none where tracing is not allowed."""
+    options.report("profiling one more lap with every sink")
+    topic, filled = await _fill(bed, photos, repeat, options)
+    everything = ENTRIES[-1]
+    last = filled - 1024
+    lap = asyncio.create_task(product.lap(**_order(bed, everything, topic, filled, last)))
+    try:
+        # Joining the group is not what is looked for.
+        await asyncio.sleep(0.1 if options.quick else 2.0)
+        return await sample(product.pid, 1.0 if options.quick else 4.0)
+    except (ProfileError, OSError) as error:
+        options.report(f"no profile: {error}")
+        return Counter()
+    finally:
+        await lap
 
 
 def _lap_length(entry: Entry, options: Options, *, warm: bool) -> int:
@@ -162,7 +188,7 @@ async def _fill(bed: Testbed, photos: Photos, repeat: int, options: Options) -> 
     return topic, await bed.fill(topic, records)
 
 
-def _report(laps: dict[str, Laps]) -> Report:
+def _report(laps: dict[str, Laps], stacks: Counter[str]) -> Report:
     over_faust = [
         ours / bare for ours, bare in zip(laps["off"].rates, laps["faust"].rates, strict=True)
     ]
@@ -183,7 +209,7 @@ def _report(laps: dict[str, Laps]) -> Report:
     return Report(
         "Overhead: everything but decoding and models",
         "make bench ONLY=overhead",
-        _text(laps),
+        "\n".join([*_text(laps), *_profile_text(stacks)]),
         figures,
     )
 
@@ -204,7 +230,7 @@ def _costs(laps: dict[str, Laps]) -> dict[str, list[float]]:
     }
 
 
-def _text(laps: dict[str, Laps]) -> str:
+def _text(laps: dict[str, Laps]) -> list[str]:
     lines = [
         "The product's own worker, assembled as ever, with a decoder and operators that do "
         "nothing: every picture becomes the same four pixels, and every image gets the same "
@@ -243,4 +269,20 @@ def _text(laps: dict[str, Laps]) -> str:
     lines += [
         "| " + " | ".join(f"{statistics.median(v):.0f}" for v in _costs(laps).values()) + " |"
     ]
-    return "\n".join(lines)
+    return lines
+
+
+def _profile_text(stacks: Counter[str]) -> list[str]:
+    if not stacks:
+        return ["", "No profile: py-spy is not allowed to trace processes here."]
+    packages = [f"{name} {share:.0%}" for name, share in by_package(stacks).items() if share > 0.01]
+    return [
+        "",
+        f"Where the worker's time goes with every sink and the default policy ({stacks.total()} "
+        "samples of py-spy over all threads that run, by the package of the innermost Python "
+        f"function): {', '.join(packages)}.",
+        "",
+        "| function | share |",
+        "|---|--:|",
+        *(f"| `{name}` | {share:.1%} |" for name, share in by_function(stacks, 12).items()),
+    ]

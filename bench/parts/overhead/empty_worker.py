@@ -33,6 +33,7 @@ from operators.findings import (
     TextLine,
 )
 from operators.frame import Frame
+from operators.least_size import LeastSize
 from operators.policy import Policy
 from sinks.sink import Sink
 
@@ -87,6 +88,9 @@ class EmptyOperator(EmbeddingOperator):
     @property
     def dimension(self) -> int:
         return DIMENSION
+
+    def least_size(self) -> LeastSize | None:
+        return None
 
     def process(self, frames: Sequence[Frame]) -> None:
         for frame in frames:
