@@ -43,7 +43,7 @@ async def ask(session: aiohttp.ClientSession, server: str, frame: Frame) -> None
         "feed": frame.feed,
         "image": base64.b64encode(frame.content or b"").decode(),
     }
-    async with session.post(f"{server}/predict", data=msgspec.json.encode(request)) as response:
+    async with session.post(f"{server}/predict", json=request) as response:
         response.raise_for_status()
         answer = _ANSWER.decode(await response.read())
     frame.findings, frame.failure, frame.content = answer.findings, answer.failure, None

@@ -4,10 +4,13 @@ An image is posted as base64 within JSON, which is how LitServe's own examples d
 decodes requests one after the other in its inference process, which is where pictures are decoded.
 """
 
-from __future__ import annotations
-
+# Without the future import of annotations: LitServe takes a request's type from the annotation.
 import argparse
 import base64
+import os
+import signal
+import threading
+import time
 from typing import Any
 
 import litserve
@@ -53,7 +56,16 @@ class Looking(litserve.LitAPI):
         return Response(msgspec.json.encode(body), media_type="application/json")
 
 
+def end_with_parent(parent: int) -> None:
+    """Kill this process group once `parent` is gone: LitServe's processes would outlive a client
+    that was killed."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os.killpg(0, signal.SIGKILL)
+
+
 def main() -> None:
+    threading.Thread(target=end_with_parent, args=(os.getppid(),), daemon=True).start()
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, required=True)
     port = parser.parse_args().port

@@ -65,7 +65,14 @@ class NotStoredError(RuntimeError):
 class Arena:
     """An async context manager: the stack, the producer and the watchers; no contenders yet."""
 
-    def __init__(self, directory: Path, references: References, contenders: Sequence[Contender]):
+    def __init__(
+        self,
+        directory: Path,
+        references: References,
+        contenders: Sequence[Contender],
+        device: str = "cpu",
+    ) -> None:
+        self._device = device
         self._directory = directory
         self._references = references
         self._contenders = contenders
@@ -160,6 +167,7 @@ class Arena:
             "IMAGEWIRE_STREAM__GROUP": contender.name,
             "IMAGEWIRE_STREAM__SESSION_TIMEOUT": f"{SESSION_TIMEOUT:g}",
             **self._references.environment(),
+            "IMAGEWIRE_MODELS__DEVICE": self._device,
             "IMAGEWIRE_HTTP__PORT": "0",
             # The photos come again and again; no peer knows that it has seen one before.
             "IMAGEWIRE_REUSE__IDENTICAL": "false",
