@@ -2,44 +2,39 @@
 
 Faust brings the consumer group, rebalancing and commits. What it is not left to do is batching and
 acknowledging: `Stream.take` acknowledges a whole batch even when its body raises, and an exception
-that escapes an agent acknowledges the event. So agents here only hand records over, and
-`streams.ledger` says when each may be acknowledged.
+that escapes an agent acknowledges the event. So agents here only hand records over, which reach
+them in the blocks of `streams.block_consumer`, and `streams.ledger` says when each may be
+acknowledged.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import ssl
 import tempfile
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 import faust
 from aiokafka.errors import KafkaError
 from faust.auth import SASLCredentials, SSLCredentials
-from faust.transport.drivers.aiokafka import (
-    AIOKafkaConsumerThread,
-)
-from faust.transport.drivers.aiokafka import (
-    Consumer as AIOKafkaFaustConsumer,
-)
-from faust.transport.drivers.aiokafka import (
-    Transport as AIOKafkaFaustTransport,
-)
 
 from operators.frame import Lane, Origin
 from sinks.kafka.reachable import connection_error
 from sinks.kafka.settings import KafkaSettings
+from streams.block_consumer import FAUST_LOGGER, Block, BlockConsumer, BlockTransport
 from streams.intake import Intake
-from streams.renewed_topic import ForgetfulOffsets, commit_what_exists
 from streams.settings import StreamSettings
 
 logger = logging.getLogger(__name__)
 
-# Faust and mode name a service's logger by the module of its class. Those of the classes below tell
-# of Faust's affairs (starting, stopping), so they belong with Faust's.
-_FAUST_LOGGER = logging.getLogger("faust.imagewire")
+_TURN_SECONDS = 0.001
+"""For which an agent takes records before others on the event loop have their turn."""
+
+_LOOK_EVERY_SECONDS = 0.5
 
 RecordHandler = Callable[[Origin, Lane, Callable[[], object]], Awaitable[None]]
 """Called for each record in the order of delivery: its origin, its topic's lane, and what
@@ -80,17 +75,29 @@ class ImageStream:
 
         async def take(stream: Any) -> None:
             async for event in stream.noack().events():
+                block: Block = event.message
                 try:
-                    origin = _origin(event.message)
-                    _empty(event)
-                    await self._handle(origin, lane, event.ack)
+                    await self._take(block, lane)
                 except Exception as error:
                     # Were it to escape, Faust would acknowledge the event and lose it.
-                    logger.exception("taking a record from %s failed", topic_name)
+                    logger.exception("taking records from %s failed", topic_name)
                     self._fail(error)
                     await asyncio.Event().wait()
+                finally:
+                    block.release()
 
         self.app.agent(topic, name=f"take-{lane}")(take)
+
+    async def _take(self, block: Block, lane: Lane) -> None:
+        records = block.records
+        turn_ends = time.perf_counter() + _TURN_SECONDS
+        while records and not block.interrupted:
+            record = records.popleft()
+            acknowledge = functools.partial(block.acknowledge, record.offset)
+            await self._handle(_origin(record), lane, acknowledge)
+            if time.perf_counter() > turn_ends:
+                await asyncio.sleep(0)
+                turn_ends = time.perf_counter() + _TURN_SECONDS
 
     def _fail(self, error: Exception) -> None:
         if self._failure is not None and not self._failure.done():
@@ -121,7 +128,7 @@ class ImageStream:
                 reason = self.app.crash_reason
                 raise RuntimeError(f"the Kafka consumer stopped: {reason!r}") from reason
             self._look_at_intake()
-            await asyncio.wait([self._failure], timeout=0.5)
+            await asyncio.wait([self._failure], timeout=_LOOK_EVERY_SECONDS)
         await self._failure
 
     async def stop(self) -> None:
@@ -136,7 +143,7 @@ class ImageStream:
         return self._intake.hindrance
 
     def _look_at_intake(self) -> None:
-        consumer = cast(_LedgerConsumer, self.app.consumer)._thread._consumer
+        consumer = cast(BlockConsumer, self.app.consumer)._thread._consumer
         if consumer is None:
             return
         topics = self._kafka.topics
@@ -167,82 +174,8 @@ class ImageStream:
         return found
 
 
-def _empty(event: Any) -> None:
-    """Let go of the record's bytes, which the frame has now.
-
-    An acknowledgement may wait long for a slow record before it, and it needs the offset alone.
-    """
-    message = event.message
-    event.key = event.value = message.key = message.value = None
-    event.headers = message.headers = None
-
-
-class _PromptConsumerThread(AIOKafkaConsumerThread):
-    """Asks the broker to answer empty fetches soon: Faust fixes 1.5 s (faust-streaming 0.15.3)."""
-
-    logger = _FAUST_LOGGER
-
-    def _create_worker_consumer(self, transport: Any) -> Any:
-        consumer = super()._create_worker_consumer(transport)
-        consumer._fetch_max_wait_ms = cast(_App, self.app).fetch_max_wait_ms
-        return consumer
-
-    async def _commit(self, offsets: Any) -> bool:
-        return await commit_what_exists(super()._commit, offsets, self._is_gone)
-
-    def _is_gone(self, topic: str) -> bool:
-        consumer = self._consumer
-        return consumer is not None and consumer._coordinator._metadata_snapshot.get(topic) == 0
-
-
-class _LedgerConsumer(AIOKafkaFaustConsumer):
-    """Commits what the ledger acknowledged: everything up to the last acknowledged offset.
-
-    Faust looks for gaps itself, since it expects acknowledgements in any order. Where nothing is
-    committed yet it does not see them, and a gap that a compacted topic has after its offset 0
-    stops its commits for good; the ledger's order makes all of that needless.
-    """
-
-    logger = _FAUST_LOGGER
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self._read_offset = ForgetfulOffsets()
-        self._committed_offset = ForgetfulOffsets()
-
-    def _new_consumer_thread(self) -> _PromptConsumerThread:
-        return _PromptConsumerThread(self, loop=self.loop, beacon=self.beacon)
-
-    def _new_offset(self, tp: Any) -> int | None:
-        acknowledged = self._acked[tp]
-        if not acknowledged:
-            return None
-        position: int = acknowledged[-1] + 1
-        acknowledged.clear()
-        self._acked_index[tp].clear()
-        return position
-
-    async def _add_gap(self, tp: Any, offset_from: int, offset_to: int) -> None:
-        """Offsets that do not exist need no acknowledgement."""
-
-    async def on_partitions_revoked(self, revoked: set[Any]) -> None:
-        # Faust forgets here which offsets were acknowledged since the last commit.
-        await self.commit_now()
-        await super().on_partitions_revoked(revoked)
-
-    async def commit_now(self) -> None:
-        """Commit all that is acknowledged at this moment."""
-        # A commit under way has already chosen its offsets, and `commit` would only wait for it.
-        await self.maybe_wait_for_commit_to_finish()
-        await self.commit()
-
-
-class _LedgerTransport(AIOKafkaFaustTransport):
-    Consumer = _LedgerConsumer
-
-
 class _App(faust.App):
-    logger = _FAUST_LOGGER
+    logger = FAUST_LOGGER
     drain: Callable[[], Awaitable[object]]
     fetch_max_wait_ms: int
 
@@ -253,7 +186,7 @@ class _App(faust.App):
         await consumer.commit_now()
 
     def _new_transport(self) -> Any:
-        return _LedgerTransport(self.conf.broker_consumer, self)
+        return BlockTransport(self.conf.broker_consumer, self)
 
 
 def _build_app(
@@ -284,8 +217,11 @@ def _build_app(
         consumer_metadata_max_age_ms=30_000,
         # A partition's fetch; larger records still arrive, one at a time (KIP-74).
         consumer_max_fetch_size=4 * 1024 * 1024,
-        # Records wait in the broker, not here: intake is bounded by frames in flight.
-        stream_buffer_maxsize=16,
+        # Turning more records into objects at once would hold up the event loop.
+        broker_max_poll_records=500,
+        # Of blocks, of which each partition has one at most. Records wait in the broker, not here:
+        # intake is bounded by frames in flight.
+        stream_buffer_maxsize=10_000,
         stream_wait_empty=False,
     )
     app.drain = drain
@@ -314,17 +250,15 @@ def _credentials(kafka: KafkaSettings) -> Any:
     return None
 
 
-def _origin(message: Any) -> Origin:
-    headers = message.headers or ()
-    if isinstance(headers, dict):
-        headers = headers.items()
-    timestamp = message.timestamp
+def _origin(record: Any) -> Origin:
+    """Where an aiokafka record came from."""
+    timestamp = record.timestamp
     return Origin(
-        topic=message.topic,
-        partition=message.partition,
-        offset=message.offset,
-        timestamp_ms=-1 if timestamp is None else round(timestamp * 1000),
-        key=message.key,
-        value=message.value,
-        headers=tuple((name, value) for name, value in headers),
+        record.topic,
+        record.partition,
+        record.offset,
+        -1 if timestamp is None else timestamp,
+        record.key,
+        record.value,
+        tuple(record.headers),
     )
