@@ -35,7 +35,6 @@ _CONFIGURATION = (
     errors.InvalidReplicationFactorError,
     errors.InvalidRequestError,
     errors.InvalidRequiredAcksError,
-    errors.InvalidTimestampError,
     errors.InvalidTopicError,
     errors.KafkaConfigurationError,
     errors.PolicyViolationError,
@@ -60,6 +59,12 @@ def as_sink_error(error: BaseException, doing: str) -> SinkError:
             f"{doing}: the record is larger than the broker accepts ({reason}); "
             "raise message.max.bytes (broker) or max.message.bytes (topic), "
             "and kafka.max_record_bytes"
+        )
+    if isinstance(error, errors.InvalidTimestampError):
+        # Kafka takes no record from more than an hour ahead of its own clock.
+        return TransientSinkError(
+            f"{doing}: {reason}; the clock of this machine or that of the broker is wrong, set it "
+            "right"
         )
     if isinstance(error, _ACCESS):
         return AccessSinkError(f"{doing}: {reason}; correct the [kafka] settings")

@@ -341,6 +341,29 @@ async def test_a_broker_that_went_away_is_a_transient_error_and_its_return_is_no
         await sink.close()
 
 
+async def test_a_clock_that_the_broker_does_not_believe_is_named_and_may_pass(
+    apache_kafka: SharedBroker,
+) -> None:
+    settings = settings_for(apache_kafka.address)
+    # In the place of a wrong clock: a topic that takes no record older than this very moment.
+    admin = AIOKafkaAdminClient(bootstrap_servers=apache_kafka.address)
+    await admin.start()
+    try:
+        strict = {"message.timestamp.before.max.ms": "0"}
+        verdicts = settings.topics.verdicts
+        await admin.create_topics([NewTopic(verdicts, 2, 1, topic_configs=strict)])
+    finally:
+        await admin.close()
+    await ensure_topics(settings)
+    sink = KafkaSink(settings)
+    await sink.open()
+    try:
+        with pytest.raises(TransientSinkError, match="the clock of this machine or that of"):
+            await sink.write([a_frame()])
+    finally:
+        await sink.close()
+
+
 async def test_a_broker_that_cannot_drop_repeats_is_refused_only_if_that_was_demanded(
     kafka_broker: SharedBroker,
 ) -> None:
