@@ -87,6 +87,12 @@ class DecodeSettings(Section):
         description="Where images are decoded: 'process' contains crashes, endless loops and "
         "floods of memory in child processes; 'thread' does not.",
     )
+    reduce: Literal["auto", "off"] = Field(
+        "auto",
+        description="Size at which JPEGs are decoded: 'auto' reduces large ones to a half, a "
+        "quarter or an eighth of their sides where no operator needs more; 'off' decodes all in "
+        "full. The operator text needs all, unless its reading_side is set.",
+    )
     threads: int | None = Field(
         None, ge=1, le=256, description="Decoder threads; as many as CPU cores when not set."
     )

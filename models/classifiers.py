@@ -31,6 +31,7 @@ class Classifier:
         card: its catalogue entry.
         labels: the labels of the columns of `scores`, in their order.
         input_size: (height, width) in pixels.
+        resized_to: (height, width) that pictures are brought to before the middle is cut out.
     """
 
     def __init__(self, card: ModelCard, device: Device) -> None:
@@ -51,6 +52,7 @@ class Classifier:
         self.card = card
         self.labels = list(card.labels.values())
         self.input_size = self._network.input_size
+        self.resized_to = self._network.resized_to
 
     def batch(self, pictures: Sequence[torch.Tensor]) -> torch.Tensor:
         """Pictures (uint8 RGB, (H, W, 3), any sizes) as a uint8 batch (N, 3, height, width)."""

@@ -32,6 +32,7 @@ class Embedder:
         card: its catalogue entry.
         dimension: length of its vectors.
         input_size: (height, width) in pixels.
+        resized_to: (height, width) that pictures are brought to before the middle is cut out.
     """
 
     def __init__(self, card: ModelCard, device: Device) -> None:
@@ -40,6 +41,7 @@ class Embedder:
         self.card = card
         self.dimension = self._network.width
         self.input_size = self._network.input_size
+        self.resized_to = self._network.resized_to
 
     def batch(self, pictures: Sequence[torch.Tensor]) -> torch.Tensor:
         """Pictures (uint8 RGB, (H, W, 3), any sizes) as a uint8 batch (N, 3, height, width)."""

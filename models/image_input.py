@@ -75,6 +75,10 @@ class ImageInput(BaseModel):
     scale: float = Field(default=255.0, gt=0.0)
     precision: Literal["auto", "fp32"] = "auto"
 
+    def resized_to(self, size: tuple[int, int]) -> tuple[int, int]:
+        """(height, width) of what the network's input of `size` is the middle of."""
+        return round(size[0] / self.crop_fraction), round(size[1] / self.crop_fraction)
+
     def frame(self, pixels: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
         """Bring one picture to the network's size.
 
@@ -86,7 +90,7 @@ class ImageInput(BaseModel):
             uint8 RGB, shape (3, height, width), on the same device.
         """
         height, width = size
-        full = (round(height / self.crop_fraction), round(width / self.crop_fraction))
+        full = self.resized_to(size)
         if self.fit == "crop":
             pixels = _middle(pixels, full[0] / full[1])
         image = resized(pixels, *full, self.interpolation)

@@ -20,6 +20,7 @@ class ImageNetwork:
     Attributes:
         card: its catalogue entry.
         input_size: (height, width) in pixels.
+        resized_to: (height, width) that pictures are brought to before the middle is cut out.
         width: length of the vectors.
     """
 
@@ -41,6 +42,7 @@ class ImageNetwork:
             )
         self.card = card
         self.input_size = card.input_size or (IMAGENET_SIZE, IMAGENET_SIZE)
+        self.resized_to = form.resized_to(self.input_size)
         self._form = form
         self._pooling = pooling
         self._device = device

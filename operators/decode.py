@@ -14,6 +14,7 @@ from operators.decode_cpu import CpuDecoder
 from operators.decode_dali import DaliDecoder, dali_is_installed
 from operators.decode_limits import Isolation
 from operators.decoder import DecodeLimits, Decoder
+from operators.least_size import LeastSize
 
 __all__ = ["DecodeLimits", "Decoder", "Isolation", "make_decoder"]
 
@@ -25,6 +26,7 @@ def make_decoder(
     limits: DecodeLimits,
     threads: int | None = None,
     isolation: Isolation = "process",
+    least: LeastSize | None = None,
 ) -> Decoder:
     """The fastest decoder for `device`; pixels arrive on `device.torch_device`.
 
@@ -33,6 +35,11 @@ def make_decoder(
         isolation: `process` decodes in child processes, which no image can take the caller down
             with; `thread` in this one, for a few images that are trusted. On systems other than
             Linux there is only `thread`.
+
+        least: the picture that is large enough for all who look at it
+            (`OperatorChain.least_size`); ordinary JPEGs that are much larger are decoded at a half,
+            a quarter or an eighth of their sides. `None` decodes everything in full, and so does
+            DALI, for which the smaller work is not worth a second way.
 
     Raises:
         decode_nursery.NurseryError: child processes cannot be started.
@@ -44,7 +51,7 @@ def make_decoder(
         )
         isolation = "thread"
     cpu_decoder = ContainedDecoder if isolation == "process" else CpuDecoder
-    decoder: Decoder = cpu_decoder(device.torch_device, limits, threads)
+    decoder: Decoder = cpu_decoder(device.torch_device, limits, threads, least=least)
     if device.is_cuda:
         if dali_is_installed():
             return DaliDecoder(device.torch_device, limits, decoder, threads)

@@ -127,15 +127,20 @@ def serve(requests: socket.socket, shared: int, decode: Callable[..., Any], larg
         resource.setrlimit(resource.RLIMIT_AS, (allowed, ceiling))
         answer: dict[str, Any]
         try:
+            room = board[request["pixels_at"] :]
             found = decode(
-                content, ImageHeader(**request["header"]), DecodeLimits(**request["limits"])
+                content,
+                ImageHeader(**request["header"]),
+                DecodeLimits(**request["limits"]),
+                request["reduction"],
+                room,
             )
             height, width = found.pixels.shape[:2]
-            start = request["pixels_at"]
-            if start + height * width * 3 > board.size:
+            if height * width * 3 > room.size:
                 raise Undecodable("too-many-pixels", f"the picture is {width} x {height}")
-            target = board[start : start + height * width * 3]
-            np.copyto(target.reshape(height, width, 3), found.pixels)
+            if not np.may_share_memory(found.pixels, room):
+                target = room[: height * width * 3]
+                np.copyto(target.reshape(height, width, 3), found.pixels)
             answer = {"height": height, "width": width, "truncated": found.truncated}
         except Undecodable as problem:
             answer = {"reason": problem.reason, "detail": problem.detail[:DETAIL_CHARACTERS]}

@@ -24,6 +24,7 @@ from operators.decode_nursery import Nursery, NurseryError
 from operators.decode_process import DecodeProcess, ProcessDiedError
 from operators.decoder import DecodeLimits, Decoder, Encoded
 from operators.image_header import Undecodable
+from operators.least_size import LeastSize
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +49,7 @@ class ContainedDecoder(Decoder):
         limits: DecodeLimits,
         threads: int | None = None,
         function: str = DEFAULT_FUNCTION,
+        least: LeastSize | None = None,
     ) -> None:
         """Start the processes, without waiting until they are ready.
 
@@ -59,7 +61,7 @@ class ContainedDecoder(Decoder):
         Raises:
             NurseryError: no process can be started.
         """
-        super().__init__(device, limits, threads)
+        super().__init__(device, limits, threads, least)
         self._function = function
         self._lock = threading.Lock()
         self._nursery = Nursery(function)
@@ -84,7 +86,9 @@ class ContainedDecoder(Decoder):
                 try:
                     if place is None:
                         place = self._process()
-                    pixels, truncated = place.decode(image.content, image.header, self._take)
+                    pixels, truncated = place.decode(
+                        image.content, image.header, image.reduction, self._take
+                    )
                     image.finish(pixels, truncated)
                 except Undecodable as problem:
                     if problem.reason == "decoder-crash":

@@ -14,15 +14,20 @@ import torch
 from operators.decode_pixels import decode_pixels, prepare
 from operators.decoder import DecodeLimits, Decoder, Encoded
 from operators.image_header import Undecodable
+from operators.least_size import LeastSize
 
 
 class CpuDecoder(Decoder):
     """Decodes in threads on the processor and moves the pixels to the device."""
 
     def __init__(
-        self, device: torch.device, limits: DecodeLimits, threads: int | None = None
+        self,
+        device: torch.device,
+        limits: DecodeLimits,
+        threads: int | None = None,
+        least: LeastSize | None = None,
     ) -> None:
-        super().__init__(device, limits, threads)
+        super().__init__(device, limits, threads, least)
         prepare()
 
     def decode_screened(self, images: Sequence[Encoded]) -> None:
@@ -30,7 +35,7 @@ class CpuDecoder(Decoder):
 
     def _decode(self, image: Encoded) -> None:
         try:
-            found = decode_pixels(image.content, image.header, self.limits)
+            found = decode_pixels(image.content, image.header, self.limits, image.reduction)
         except Undecodable as problem:
             image.fail(problem)
         except MemoryError:

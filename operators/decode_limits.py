@@ -12,6 +12,7 @@ from typing import Literal
 
 from operators.image_facts import ImageHeader, Undecodable
 from operators.image_header import MAX_FRAMES
+from operators.least_size import reduced
 
 MEBIBYTE = 1024 * 1024
 
@@ -21,6 +22,9 @@ Isolation = Literal["process", "thread"]
 _PLAIN_JPEG_BYTES = 16
 """Bytes a pixel of an ordinary JPEG: 3 decoded, 6 of coefficients if it is progressive, 3 in shared
 memory, 3 in the frame; rounded up."""
+_COEFFICIENT_BYTES = 6
+"""Bytes a pixel of the coefficients of a buffered JPEG without subsampling, of which a reduction
+saves nothing."""
 _OTHER_BYTES = 32
 """Bytes a pixel of anything else: Pillow's picture (4), its conversion with transparency (4), the
 white below it (4), the result three times (9), and what codecs hold: up to 8 in WebP and AVIF."""
@@ -79,11 +83,19 @@ class DecodeLimits:
                 "(max_pixels)",
             )
 
-    def memory(self, header: ImageHeader) -> int:
+    def memory(self, header: ImageHeader, reduction: int = 1) -> int:
         """Bytes that decoding this image may need; a size that only the decoder can tell counts as
-        the largest allowed."""
+        the largest allowed.
+
+        Args:
+            reduction: what its sides are divided by while it is decoded.
+        """
         pixels = header.width * header.height or self.max_pixels
-        return pixels * (_PLAIN_JPEG_BYTES if header.plain else _OTHER_BYTES)
+        if reduction == 1:
+            return pixels * (_PLAIN_JPEG_BYTES if header.plain else _OTHER_BYTES)
+        fewer = reduced(header.width, reduction) * reduced(header.height, reduction)
+        coefficients = pixels * _COEFFICIENT_BYTES if header.buffered else 0
+        return fewer * _PLAIN_JPEG_BYTES + coefficients
 
     @property
     def largest_memory(self) -> int:

@@ -1,8 +1,9 @@
-"""Decode one image: OpenCV for ordinary JPEGs, Pillow for everything else.
+"""Decode one image: libjpeg-turbo for ordinary JPEGs, Pillow for everything else.
 
-OpenCV decodes a 1280 x 720 JPEG about 1.5 times as fast as Pillow and to the same values, but it
-drops transparency, cuts 16-bit pictures down carelessly and knows no palettes; Pillow does these
-right. This module is what runs in the child processes, so it must not import torch.
+libjpeg-turbo decodes a JPEG of 1920 x 1080 in less than half the time that Pillow takes, at a
+fraction of its size if that is enough, and straight into memory that it is given. It is called
+through simplejpeg; what simplejpeg refuses, OpenCV tries, which is patient with odd layouts. This
+module is what runs in the child processes, so it must not import torch.
 """
 
 from __future__ import annotations
@@ -16,15 +17,25 @@ from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
+import simplejpeg
 from numpy.typing import NDArray
 from PIL import AvifImagePlugin, ExifTags, Image, ImageFile
 
 from operators.decode_limits import DecodeLimits
 from operators.image_facts import ImageHeader, Undecodable
+from operators.least_size import reduced
 
 Pixels = NDArray[np.uint8]
 
 _ORDINARY_JPEG = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+
+_REDUCED_JPEG = {
+    1: 0,
+    2: cv2.IMREAD_REDUCED_GRAYSCALE_2,
+    4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
+    8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
+}
+"""What says so to OpenCV, whose flags for grey are those for any colours."""
 
 _UPRIGHT: dict[int, Callable[[Pixels], Any]] = {
     2: lambda image: cv2.flip(image, 1),
@@ -94,14 +105,28 @@ def prepare() -> None:
     Image.init()
 
 
-def decode_pixels(content: bytes, header: ImageHeader, limits: DecodeLimits) -> Decoded:
+def decode_pixels(
+    content: bytes,
+    header: ImageHeader,
+    limits: DecodeLimits,
+    reduction: int = 1,
+    room: Pixels | None = None,
+) -> Decoded:
     """Decode one image that was screened.
 
+    Args:
+        reduction: what the sides of an ordinary JPEG are divided by, rounded up; 1, 2, 4 or 8.
+        room: memory, in one dimension, from whose beginning on the pixels may be written. Pixels
+            that share memory with it lie there.
+
     Raises:
-        Undecodable: it is damaged, too large after all, or there is no memory for it.
+        Undecodable: it is damaged, or too large after all.
+        MemoryError: there is no memory for it.
     """
     if header.plain and not header.truncated:
-        return Decoded(upright(_decode_jpeg(content), header.orientation))
+        if header.orientation != 1:
+            return Decoded(upright(_decode_jpeg(content, header, reduction), header.orientation))
+        return Decoded(_decode_jpeg(content, header, reduction, room))
     if header.truncated:
         return Decoded(_decode_with_pillow(content, header, limits, tolerate=True), truncated=True)
     try:
@@ -118,9 +143,34 @@ def upright(pixels: Pixels, orientation: int) -> Pixels:
     return pixels if turn is None else np.ascontiguousarray(turn(pixels), dtype=np.uint8)
 
 
-def _decode_jpeg(content: bytes) -> Pixels:
+def _decode_jpeg(
+    content: bytes, header: ImageHeader, reduction: int, room: Pixels | None = None
+) -> Pixels:
+    height, width = reduced(header.height, reduction), reduced(header.width, reduction)
+    size = height * width * 3
+    if room is None or room.size < size:
+        room = np.empty(size, np.uint8)
     try:
-        pixels = cv2.imdecode(np.frombuffer(content, np.uint8), _ORDINARY_JPEG)
+        pixels: Pixels = simplejpeg.decode_jpeg(
+            content,
+            # The smallest picture that has this size is that of the reduction.
+            min_height=height if reduction > 1 else 0,
+            min_width=width if reduction > 1 else 0,
+            buffer=room[:size],
+            strict=False,
+        )
+    except ValueError:
+        return _decode_jpeg_with_opencv(content, reduction)
+    return pixels
+
+
+def _decode_jpeg_with_opencv(content: bytes, reduction: int) -> Pixels:
+    """Slower than simplejpeg, but not put off by unusual subsampling, and it can tell a lack of
+    memory from damage."""
+    try:
+        pixels = cv2.imdecode(
+            np.frombuffer(content, np.uint8), _ORDINARY_JPEG | _REDUCED_JPEG[reduction]
+        )
     except cv2.error as error:
         if error.code == cv2.Error.STS_NO_MEM:
             raise MemoryError from error

@@ -95,11 +95,16 @@ class DecodeProcess:
         self._status: int | None = None
 
     def decode(
-        self, content: bytes, header: ImageHeader, take: Callable[[NDArray[np.uint8]], T]
+        self,
+        content: bytes,
+        header: ImageHeader,
+        reduction: int,
+        take: Callable[[NDArray[np.uint8]], T],
     ) -> tuple[T, bool]:
         """Decode one image that was screened.
 
         Args:
+            reduction: what its sides are divided by.
             take: makes what is returned from the pixels, uint8 (height, width, 3); it must copy
                 them.
 
@@ -114,7 +119,8 @@ class DecodeProcess:
         request = {
             "bytes": len(content),
             "header": header,
-            "memory": self._limits.memory(header) + SLACK,
+            "reduction": reduction,
+            "memory": self._limits.memory(header, reduction) + SLACK,
             "limits": self._limits,
             "pixels_at": self._pixels_at,
         }

@@ -23,6 +23,7 @@ from operators.decode_limits import DecodeLimits
 from operators.findings import Fingerprint, ImageInfo
 from operators.frame import Frame, Stage
 from operators.image_header import ImageHeader, Undecodable, read_header
+from operators.least_size import LeastSize, reduction_for
 
 __all__ = ["DecodeLimits", "Decoder", "Encoded"]
 
@@ -33,18 +34,29 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Encoded:
-    """A frame that passed the screening, with its bytes and what its header says."""
+    """A frame that passed the screening, with its bytes and what its header says.
+
+    `reduction`: what its sides are to be divided by while it is decoded; 1, 2, 4 or 8. A decoder
+    that cannot do so may decode it in full.
+    """
 
     frame: Frame
     content: bytes
     header: ImageHeader
+    reduction: int = 1
 
     def fail(self, problem: Undecodable) -> None:
         self.frame.fail(Stage.DECODE, problem.reason, problem.detail)
 
     def finish(self, pixels: torch.Tensor, truncated: bool = False) -> None:
-        """Hand the frame its pixels, uint8 (height, width, 3), and release the encoded bytes."""
+        """Hand the frame its pixels, uint8 (height, width, 3), and release the encoded bytes.
+
+        The findings have the size of the original, which that of the pixels is a fraction of if
+        there was a `reduction`.
+        """
         height, width = int(pixels.shape[0]), int(pixels.shape[1])
+        if self.reduction > 1:
+            width, height = self.header.upright_size
         self.frame.findings.image = ImageInfo(
             width, height, self.header.format, len(self.content), truncated
         )
@@ -60,11 +72,21 @@ class Decoder(ABC):
     """
 
     def __init__(
-        self, device: torch.device, limits: DecodeLimits, threads: int | None = None
+        self,
+        device: torch.device,
+        limits: DecodeLimits,
+        threads: int | None = None,
+        least: LeastSize | None = None,
     ) -> None:
-        """`threads`: how many images are worked on at once; the processors available by default."""
+        """
+        Args:
+            threads: how many images are worked on at once; the processors available by default.
+            least: the picture that is large enough for all who look at it. Larger ones may be
+                reduced to it, never below; `None` decodes everything in full.
+        """
         self.device = device
         self.limits = limits
+        self.least = least
         self.threads = threads or available_processors()
         self.pool = ThreadPoolExecutor(self.threads, thread_name_prefix="decode")
 
@@ -142,7 +164,7 @@ class Decoder(ABC):
         part: list[Encoded] = []
         memory = 0
         for image in images:
-            needed = self.limits.memory(image.header)
+            needed = self.limits.memory(image.header, image.reduction)
             if part and memory + needed > self.limits.max_memory:
                 yield part
                 part, memory = [], 0
@@ -176,4 +198,4 @@ class Decoder(ABC):
             detail = f"reading the header failed with {type(error).__name__}: {error}; see the log"
             frame.fail(Stage.DECODE, "decoder-crash", detail)
             return None
-        return Encoded(frame, content, header)
+        return Encoded(frame, content, header, reduction_for(header, self.least))

@@ -14,6 +14,7 @@ from models.embedders import Embedder, load_embedder
 from operators.findings import Embedding
 from operators.frame import Frame
 from operators.frame_pixels import pieces, pixels_of
+from operators.least_size import LeastSize
 from operators.operator import Operator, OperatorError
 from operators.operator_options import checked
 
@@ -63,6 +64,9 @@ class EmbeddingOperator(Operator):
 
     def model_versions(self) -> dict[str, str]:
         return {self.name: self._card.full_name}
+
+    def least_size(self) -> LeastSize:
+        return LeastSize.to_cover(self._ready().resized_to)
 
     def close(self) -> None:
         self._embedder = None

@@ -27,6 +27,7 @@ from models.resizing import resized
 from operators.findings import Fingerprint
 from operators.frame import Frame
 from operators.frame_pixels import pixels_of, usable
+from operators.least_size import LeastSize
 from operators.operator import Operator
 from operators.operator_options import checked
 
@@ -72,6 +73,10 @@ class FingerprintOperator(Operator):
 
     def model_versions(self) -> dict[str, str]:
         return {self.name: ALGORITHM}
+
+    def least_size(self) -> LeastSize:
+        """Both sides: only then is a picture resized to the same square as its original."""
+        return LeastSize(shorter=LARGEST + 1)
 
 
 @torch.inference_mode()

@@ -96,7 +96,8 @@ class Frame:
         uri: where the bytes are; `None` when they came inside the record.
         content: the encoded bytes, once fetched; released after decoding.
         pixels: uint8 tensor of shape (height, width, 3), RGB, upright, on any device; released
-            after the last operator.
+            after the last operator. Smaller than the picture is (`findings.image`) if no operator
+            needs more; see `operators.least_size`.
         findings: filled by the operators.
         failure: set once, by the first stage that fails.
         received_at: `time.monotonic()` when the record was taken from Kafka; batch age counts

@@ -10,7 +10,7 @@ from operators.frame import Frame
 
 
 def pixels_of(frame: Frame) -> torch.Tensor:
-    """The frame's picture: uint8 RGB, shape (H, W, 3).
+    """The frame's picture: uint8 RGB, shape (H, W, 3); it may have been decoded at a reduced size.
 
     Raises:
         ValueError: it has not been decoded; operators run after the decode stage.
@@ -20,6 +20,15 @@ def pixels_of(frame: Frame) -> torch.Tensor:
             f"frame '{frame.image_id}' has no pixels: it was not decoded, or released too early"
         )
     return frame.pixels
+
+
+def original_size(frame: Frame) -> tuple[int, int]:
+    """(height, width) of the upright original, in whose pixels findings give places."""
+    image = frame.findings.image
+    if image is None:
+        height, width = pixels_of(frame).shape[:2]
+        return height, width
+    return image.height, image.width
 
 
 def usable(frame: Frame, operator: str) -> bool:

@@ -53,6 +53,8 @@ class ImageHeader:
         plain: an 8-bit grey or YCbCr/RGB JPEG in a coding process that every JPEG decoder knows.
         orientation: the Exif orientation of a JPEG, 1 to 8; 1 for every other format.
         frames: pictures in the file, at least 1. Counting ends soon after the limit it was given.
+        buffered: decoding holds the coefficients of the whole JPEG at once, because they come in
+            several scans, as in every progressive one.
         truncated: what shows that the end of the file is missing, in words; empty if nothing does.
     """
 
@@ -62,7 +64,14 @@ class ImageHeader:
     plain: bool = False
     orientation: int = 1
     frames: int = 1
+    buffered: bool = False
     truncated: str = ""
+
+    @property
+    def upright_size(self) -> tuple[int, int]:
+        """(width, height) once the orientation is applied."""
+        turned = self.orientation >= 5
+        return (self.height, self.width) if turned else (self.width, self.height)
 
 
 class Steps:

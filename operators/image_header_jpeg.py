@@ -24,7 +24,8 @@ whole picture, however few bytes it has: a file of 695 bytes with so many took 6
 
 _STANDALONE = frozenset({0x01, *range(0xD0, 0xD9)})
 _FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_COMMON_PROCESSES = frozenset({0xC0, 0xC1, 0xC2})
+_PROGRESSIVE = 0xC2
+_COMMON_PROCESSES = frozenset({0xC0, 0xC1, _PROGRESSIVE})
 """Baseline, extended sequential and progressive, with Huffman coding."""
 _NO_FILL = re.compile(rb"[^\xff]")
 
@@ -74,6 +75,7 @@ def read_jpeg(content: bytes) -> ImageHeader:
             break
     if not process or not width:
         raise Undecodable("corrupt", "the JPEG has a scan but no frame header with a size")
+    in_first_scan = content[position - length + 2]
     scans = 1 + _count_scans(content, position)
     if scans > MAX_SCANS or scans * width * height > MAX_SCANNED_PIXELS:
         raise Undecodable(
@@ -86,7 +88,16 @@ def read_jpeg(content: bytes) -> ImageHeader:
     if content.rfind(b"\xff\xd9", position) < 0:
         truncated = f"the JPEG of {len(content)} bytes has no end-of-image marker; fetch it again"
     plain = process in _COMMON_PROCESSES and precision == 8 and components in (1, 3) and height > 0
-    return ImageHeader("jpeg", width, height, plain, orientation, truncated=truncated)
+    return ImageHeader(
+        "jpeg",
+        width,
+        height,
+        plain,
+        orientation,
+        # As libjpeg decides it: the first scan is not the only one.
+        buffered=process == _PROGRESSIVE or in_first_scan < components,
+        truncated=truncated,
+    )
 
 
 def _count_scans(content: bytes, position: int) -> int:

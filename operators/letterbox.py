@@ -22,7 +22,7 @@ class Placement:
     """Where a picture lies in its square.
 
     Attributes:
-        width, height: of the original in pixels.
+        width, height: of the original in pixels, however small it was decoded.
         left, top: of the picture in the square.
         scale_x, scale_y: from original pixels to pixels of the square. They differ a little,
             because the resized picture's sides are whole numbers.
@@ -44,13 +44,17 @@ class Placement:
 
 
 def letterbox(
-    pictures: Sequence[torch.Tensor], size: tuple[int, int]
+    pictures: Sequence[torch.Tensor],
+    size: tuple[int, int],
+    originals: Sequence[tuple[int, int]] | None = None,
 ) -> tuple[torch.Tensor, list[Placement]]:
     """Place each picture in the middle of its own canvas, as large as it fits.
 
     Args:
         pictures: uint8 RGB, shape (H, W, 3), of any sizes, all on one device.
         size: (height, width) of the canvas.
+        originals: (height, width) of each picture before it was decoded at a reduced size; their
+            own when left out. A picture lies where its original would.
 
     Returns:
         The batch, uint8 of shape (N, 3, height, width), on the pictures' device, and where each
@@ -59,8 +63,10 @@ def letterbox(
     height, width = size
     batch = pictures[0].new_full((len(pictures), 3, height, width), GREY)
     placements = []
-    for canvas, pixels in zip(batch, pictures, strict=True):
-        own_height, own_width = pixels.shape[:2]
+    if originals is None:
+        originals = [(int(pixels.shape[0]), int(pixels.shape[1])) for pixels in pictures]
+    for canvas, pixels, original in zip(batch, pictures, originals, strict=True):
+        own_height, own_width = original
         scale = min(height / own_height, width / own_width)
         inner_height = max(1, round(own_height * scale))
         inner_width = max(1, round(own_width * scale))

@@ -14,7 +14,8 @@ from models.device import Device
 from models.suppression import Boxes
 from operators.findings import Box, Detection
 from operators.frame import Frame
-from operators.frame_pixels import pieces, pixels_of
+from operators.frame_pixels import original_size, pieces, pixels_of
+from operators.least_size import LeastSize
 from operators.letterbox import Placement, letterbox
 from operators.operator import Operator, OperatorError
 from operators.operator_options import checked
@@ -77,6 +78,9 @@ class ObjectsOperator(Operator):
     def model_versions(self) -> dict[str, str]:
         return {self.name: self._card.full_name}
 
+    def least_size(self) -> LeastSize:
+        return LeastSize.to_fit(self._size)
+
     def close(self) -> None:
         self._detector = None
 
@@ -96,7 +100,11 @@ class ObjectsOperator(Operator):
     def _detect(self, frames: Sequence[Frame]) -> None:
         if self._detector is None:
             raise OperatorError(f"operator '{self.name}' was not set up; call setup() first")
-        images, placements = letterbox([pixels_of(frame) for frame in frames], self._size)
+        images, placements = letterbox(
+            [pixels_of(frame) for frame in frames],
+            self._size,
+            [original_size(frame) for frame in frames],
+        )
         settings = self._settings
         found = self._detector.detect(
             images, settings.confidence, settings.iou, settings.max_detections

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from models.catalog import Catalog
 from models.device import Device
 from operators.frame import Frame
+from operators.least_size import LeastSize
 
 
 class OperatorError(Exception):
@@ -58,6 +59,17 @@ class Operator(ABC):
     def model_versions(self) -> dict[str, str]:
         """Role to `name@version` for each model in use; kept with every finding and metered."""
         return {}
+
+    def least_size(self) -> LeastSize | None:
+        """The size from which on a larger picture changes nothing that matters to this operator,
+        asked for after `setup`; `None`, the default, if it needs every pixel that there is.
+
+        If every operator names one, JPEGs that are much larger are decoded at a half, a quarter or
+        an eighth of their sides, never below it. An operator that names one has to expect `pixels`
+        smaller than the picture is, and reports places in pixels of the original:
+        `operators.frame_pixels.original_size` tells its size.
+        """
+        return None
 
     def close(self) -> None:  # noqa: B027 - optional hook
         """Release what `setup` took."""

@@ -13,6 +13,7 @@ from models.classifiers import Classifier, load_classifier
 from models.device import Device
 from operators.frame import Frame
 from operators.frame_pixels import pieces, pixels_of
+from operators.least_size import LeastSize, largest
 from operators.operator import Operator, OperatorError
 from operators.operator_options import checked
 
@@ -65,6 +66,9 @@ class ScoresOperator(Operator):
         if len(self._cards) == 1:
             return {self.name: self._cards[0].full_name}
         return {f"{self.name}.{card.name}": card.full_name for card in self._cards}
+
+    def least_size(self) -> LeastSize | None:
+        return largest(LeastSize.to_cover(each.resized_to) for each in self._classifiers)
 
     def close(self) -> None:
         self._classifiers = []

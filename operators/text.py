@@ -13,9 +13,10 @@ from models.errors import ModelError
 from models.ppocr import Line, TextReader
 from models.ppocr_detection import TextDetector
 from models.ppocr_recognition import TextRecogniser
-from operators.findings import TextLine
+from operators.findings import Quad, TextLine
 from operators.frame import Frame
-from operators.frame_pixels import pieces, pixels_of
+from operators.frame_pixels import original_size, pieces, pixels_of
+from operators.least_size import LeastSize
 from operators.operator import Operator, OperatorError
 from operators.operator_options import checked
 
@@ -30,6 +31,8 @@ class TextOptions(BaseModel):
         reread_below: lines that score less are read once more upside down.
         max_side: for finding text, pictures are reduced to this longer side in pixels; lines are
             then read from the full picture. Larger finds smaller text and takes longer.
+        reading_side: the longer side in pixels that is enough to read lines from; larger JPEGs may
+            be decoded at a reduced size, never below it. All of the picture when left out.
         batch: pictures held at once. Forward passes are cut by size besides.
     """
 
@@ -40,6 +43,7 @@ class TextOptions(BaseModel):
     min_score: float = Field(default=0.5, ge=0.0, le=1.0)
     reread_below: float = Field(default=0.9, ge=0.0, le=1.0)
     max_side: int = Field(default=960, ge=32)
+    reading_side: int | None = Field(default=None, ge=32)
     batch: int = Field(default=32, ge=1)
 
 
@@ -88,8 +92,9 @@ class TextOperator(Operator):
             found = self._reader.read([pixels_of(frame) for frame in piece])
             for frame, lines in zip(piece, found, strict=True):
                 height, width = pixels_of(frame).shape[:2]
+                scale = original_size(frame)[1] / width, original_size(frame)[0] / height
                 frame.findings.texts = [
-                    TextLine(line.text, line.score, line.corners)
+                    TextLine(line.text, line.score, _scaled(line.corners, *scale))
                     for line in lines
                     if line.score >= self._settings.min_score
                     and not _is_a_shape(line, width * height)
@@ -99,8 +104,20 @@ class TextOperator(Operator):
     def model_versions(self) -> dict[str, str]:
         return {self.name: self._version}
 
+    def least_size(self) -> LeastSize | None:
+        side = self._settings.reading_side
+        return None if side is None else LeastSize(longer=max(side, self._settings.max_side))
+
     def close(self) -> None:
+        if self._reader is not None:
+            self._reader.close()
         self._reader = None
+
+
+def _scaled(corners: Quad, x: float, y: float) -> Quad:
+    """From pixels of the decoded picture to pixels of the original."""
+    first, second, third, fourth = ((across * x, down * y) for across, down in corners)
+    return first, second, third, fourth
 
 
 def _is_a_shape(line: Line, picture_area: int) -> bool:

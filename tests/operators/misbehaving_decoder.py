@@ -19,7 +19,13 @@ from operators.image_facts import ImageHeader
 prepare = real.prepare
 
 
-def decode(content: bytes, header: ImageHeader, limits: DecodeLimits) -> real.Decoded:
+def decode(
+    content: bytes,
+    header: ImageHeader,
+    limits: DecodeLimits,
+    reduction: int,
+    room: real.Pixels,
+) -> real.Decoded:
     match content[-8:]:
         case b"segfault":
             ctypes.string_at(0)
@@ -42,4 +48,4 @@ def decode(content: bytes, header: ImageHeader, limits: DecodeLimits) -> real.De
             time.sleep(60)
         case b"slowly!!":
             time.sleep(1.5)
-    return real.decode_pixels(content, header, limits)
+    return real.decode_pixels(content, header, limits, reduction, room)
