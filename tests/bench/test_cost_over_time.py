@@ -6,7 +6,8 @@ from pathlib import Path
 
 from bench.figures import Options
 from bench.parts import cost_over_time
-from bench.parts.cost_over_time.fill import fill_points, fill_rows
+from bench.parts.cost_over_time.points import fill_points
+from bench.parts.cost_over_time.rows import fill_rows
 from bench.parts.scale.simulated import DIMENSION
 from imagewire.embedded.qdrant_collections import CollectionStore
 from sinks.clickhouse.connection import connect

@@ -22,7 +22,7 @@ from pathlib import Path
 from matplotlib.figure import Figure as Chart
 
 from bench.figures import Options, Report, figure
-from bench.parts.cost_over_time.fill import fill_rows
+from bench.parts.cost_over_time.rows import fill_rows
 from bench.parts.scale import crew, simulated
 from bench.testbed import PARTITIONS, BenchError, Route, RunningWorker, Testbed
 from imagewire.embedded.datadir import DataDirectory
@@ -116,8 +116,6 @@ async def _burst(place: _Place, worker: RunningWorker, images: int) -> Burst:
 def _settings(path: str) -> dict[str, str]:
     return {
         **simulated.settings(path),
-        # Else so many images are never in flight that the stores have to work hard.
-        "IMAGEWIRE_STREAM__MAX_IN_FLIGHT": "2000",
         # Workers that wait for their turn would ask the broker 50 times a second.
         "IMAGEWIRE_STREAM__FETCH_MAX_WAIT": "0.5",
     }
@@ -142,7 +140,7 @@ async def _fill_qdrant(folder: Path, stored: Sequence[int]) -> None:
         qdrant = DataDirectory(folder / str(size) / "data").qdrant
         process = await asyncio.create_subprocess_exec(
             sys.executable,
-            *("-m", "bench.parts.cost_over_time.fill", str(qdrant), collection, str(size)),
+            *("-m", "bench.parts.cost_over_time.points", str(qdrant), collection, str(size)),
             env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])},
         )
         try:

@@ -21,6 +21,7 @@ from models.device import Device
 from operators.embedding import EmbeddingOperator
 from operators.findings import Detection, Embedding
 from operators.frame import Frame
+from operators.least_size import LeastSize
 from operators.operator import Operator
 from operators.operator_options import checked
 from operators.registry import BUILT_IN, GROUP
@@ -66,6 +67,9 @@ class SimulatedDevice(EmbeddingOperator):
 
     def close(self) -> None:
         """Nothing was taken."""
+
+    def least_size(self) -> LeastSize:
+        return LeastSize()
 
     def model_versions(self) -> dict[str, str]:
         return {NAME: MODEL}

@@ -1,13 +1,9 @@
-"""Stores as they are after a long time: rows and points that nobody will read in this run.
+"""Points as they are after a long time, which nobody will search in this run.
 
-Going through Kafka would take a quarter of an hour for a million, so they are put where the sinks
-would have put them: rows by the product's own schema and an `INSERT … SELECT`, points by the
-product's own collections, with the same payload and the same indexes.
+    python -m bench.parts.cost_over_time.points DIRECTORY COLLECTION POINTS
 
-    python -m bench.parts.cost_over_time.fill DIRECTORY COLLECTION POINTS
-
-fills a collection of a stack that does not run, in a process of its own: the engine holds Python's
-lock.
+fills a collection of a stack that does not run, by the product's own collections, with the payload
+and the indexes that the sink makes. It is a process of its own, as the engine holds Python's lock.
 """
 
 from __future__ import annotations
@@ -19,62 +15,17 @@ import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from string import Template
 from typing import Any
 
 import numpy as np
 import qdrant_edge as edge
 
+from bench.parts.cost_over_time.rows import FEEDS
 from bench.parts.scale.simulated import DIMENSION, unit_vectors
 from imagewire.embedded.qdrant_collections import CollectionConfig, CollectionStore
-from sinks.clickhouse.connection import connect
-from sinks.clickhouse.schema import migrate, set_retention
-from sinks.clickhouse.settings import ClickHouseSettings
 from sinks.qdrant.sink import PAYLOAD_INDEXES
 
-FEEDS = 10
 _POINTS_AT_ONCE = 1000
-_ROWS_AT_ONCE = 100_000
-
-_INSERT = Template("""
-INSERT INTO ${database}.images_raw
-(
-    image_id, event_time, feed, content_id, uri, lane, width, height, format, bytes, pdq,
-    pdq_quality, `objects.label`, `objects.score`, `objects.x1`, `objects.y1`, `objects.x2`,
-    `objects.y2`, scores, models, verdict, policy, metadata, extra, topic, kafka_partition,
-    kafka_offset, kafka_time, ingested_at, latency_ms, version
-)
-SELECT
-    toString(generateUUIDv4(number)),
-    now64(3) - toIntervalSecond(number),
-    'feed-' || toString(number % ${feeds}),
-    lower(hex(SHA256(toString(number)))),
-    'https://camera.example/' || toString(number) || '.jpg',
-    'live', 640, 480, 'jpeg', 60000 + number % 20000,
-    lower(hex(SHA256(toString(number) || 'pdq'))), 100,
-    ['FACE_FEMALE', 'FEET_COVERED'], [0.9, 0.6], [4, 10], [4, 30], [20, 28], [24, 44],
-    map('nsfw', 0.03), map('simulated', 'simulated@1'), 'allow', 'default@1', '{}', '{}',
-    'images', number % 4, intDiv(number, 4), now64(3) - toIntervalSecond(number),
-    now64(3) - toIntervalSecond(number), 100, 1
-FROM numbers(${first}, ${count})
-""")
-
-
-def fill_rows(settings: ClickHouseSettings, rows: int) -> None:
-    """Put `rows` into the table of images, one a second before now, made if it is not there."""
-    client = connect(settings)
-    try:
-        migrate(client, settings.database)
-        set_retention(client, settings.database, settings.retention_days)
-        for first in range(0, rows, _ROWS_AT_ONCE):
-            count = min(_ROWS_AT_ONCE, rows - first)
-            client.command(
-                _INSERT.substitute(
-                    database=settings.database, feeds=FEEDS, first=first, count=count
-                )
-            )
-    finally:
-        client.close()
 
 
 def fill_points(directory: Path, collection: str, points: int) -> None:
