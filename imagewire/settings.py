@@ -123,6 +123,13 @@ class ModelSettings(Section):
     threads: int | None = Field(
         None, ge=1, le=1024, description="Torch threads; as many as CPU cores when not set."
     )
+    memory_share: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="Share of a CUDA device's memory that torch may take, all of it when not set; "
+        "the workers of 'imagewire worker --processes' divide it among them. DALI takes its own.",
+    )
     catalogs: tuple[Path, ...] = Field(
         (), description="Files that add to or override the catalogue of models."
     )

@@ -25,7 +25,7 @@ from prometheus_client import GCCollector, PlatformCollector, ProcessCollector
 from imagewire.http_endpoint import Health, HttpEndpoint
 from imagewire.settings import ConfigurationError, Settings
 from models.catalog import load_catalog
-from models.device import choose_device
+from models.device import choose_device, limit_memory
 from models.processors import available_processors
 from operators.chain import OperatorChain
 from operators.decode import make_decoder
@@ -77,6 +77,8 @@ class Worker:
             self._device = choose_device(settings.models.device, settings.models.precision)
         except (ValueError, RuntimeError) as error:
             raise ConfigurationError(f"models: {error}") from error
+        if settings.models.memory_share is not None:
+            limit_memory(self._device, settings.models.memory_share)
         self._policy = Policy.load(settings.policy.file)
         self._chain = OperatorChain(
             build_operators(

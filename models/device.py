@@ -70,3 +70,10 @@ def choose_device(device: str = "auto", precision: Precision = "auto") -> Device
     if target.type == "cpu" and dtype == torch.float16:
         raise ValueError("precision 'fp16' is for CUDA; on a CPU use 'bf16', 'fp32' or 'auto'")
     return Device(target, dtype)
+
+
+def limit_memory(device: Device, share: float) -> None:
+    """Let torch take at most this share (0 to 1) of a CUDA device's memory; beyond it, a batch that
+    does not fit is split as if the device were full. DALI and CUDA itself take theirs besides."""
+    if device.is_cuda:
+        torch.cuda.set_per_process_memory_fraction(share, device.torch_device)
