@@ -45,6 +45,10 @@ _INSERT_SETTINGS = {
     "max_partitions_per_insert_block": 0,
 }
 
+_END_OF_CLOCKS_MS = 4_102_444_800_000
+"""The year 2100. Later times come from clocks that are wrong, and from 2106 on they begin anew in
+ClickHouse's DateTime."""
+
 _STORED_EVENT_TIMES = Template("""
 SELECT feed, image_id, toUnixTimestamp64Milli(min(event_time))
 FROM
@@ -120,9 +124,13 @@ class ClickHouseSink(Sink):
         now = time.time_ns() // 1_000_000
         event_times = self._event_times(client, frames)
         rows = [
-            Row(frame, event_times.get((frame.feed, frame.image_id), frame.event_time_ms), now)
-            if _may_move(frame)
-            else Row(frame, frame.event_time_ms, now)
+            Row(
+                frame,
+                event_times.get((frame.feed, frame.image_id), frame.event_time_ms)
+                if _may_move(frame)
+                else frame.event_time_ms,
+                _ingested_at(frame, now),
+            )
             for frame in frames
         ]
         self._insert(client, "images_raw", IMAGE_COLUMNS, [r for r in rows if not r.frame.failed])
@@ -164,6 +172,16 @@ class ClickHouseSink(Sink):
             if (feed, image_id) in wanted:
                 first[feed, image_id] = event_time
         return first
+
+
+def _ingested_at(frame: Frame, now: int) -> int:
+    """When the row is written: not before its record reached Kafka, in milliseconds.
+
+    Rows are kept for some days from then on, so that a machine whose clock is far behind would
+    write rows that ClickHouse deletes at once.
+    """
+    reached = frame.origin.timestamp_ms
+    return max(now, reached) if reached < _END_OF_CLOCKS_MS else now
 
 
 def _may_move(frame: Frame) -> bool:
