@@ -46,6 +46,7 @@ class Stage:
 
     Args:
         directory: for everything that is written.
+        objects: whether workers look for objects, which takes most of their time to start.
         patience: seconds without progress after which what is missing counts as lost.
         report: is told in words what is being done.
     """
@@ -55,11 +56,13 @@ class Stage:
         directory: Path,
         *,
         rate: float = 12.0,
+        objects: bool = True,
         patience: float = 90.0,
         report: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.directory = directory
         self.rate = rate
+        self.objects = objects
         self.patience = patience
         self.report = report
         self.workers: list[ManagedProcess] = []
@@ -134,6 +137,7 @@ class Stage:
             "IMAGEWIRE_FETCH__ALLOW_NETWORKS": json.dumps(networks),
             "IMAGEWIRE_FETCH__PORTS": json.dumps([self.servers.port, self.servers.canary_port]),
             # Cheap operators, so that two cores keep up with everything that runs beside them.
+            "IMAGEWIRE_OPERATORS__OBJECTS__ENABLED": json.dumps(self.objects),
             "IMAGEWIRE_OPERATORS__TEXT__ENABLED": "false",
             "IMAGEWIRE_OPERATORS__SCORES__ENABLED": "false",
             "IMAGEWIRE_MODELS__THREADS": str(max((os.cpu_count() or 2) // 2, 1)),

@@ -24,7 +24,7 @@ async def test_no_image_is_lost_or_doubled_when_the_worker_is_killed_and_clickho
             pytest.fail(f"CI must test on Apache Kafka: {reason}")
         pytest.skip(f"Apache Kafka cannot run here: {reason}")
 
-    async with Stage(tmp_path, rate=10.0) as stage:
+    async with Stage(tmp_path, rate=10.0, objects=False) as stage:
         worker = stage.workers[0]
 
         async def act(load: Load) -> None:
