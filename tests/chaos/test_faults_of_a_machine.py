@@ -1,4 +1,4 @@
-"""What befalls a machine: its clock jumps, its secrets lie in files.
+"""What befalls a machine: its clock jumps, its parts come up late, its secrets lie in files.
 
 One `imagewire up` for all of it, with a worker whose wall clock can be moved. Every promise is
 checked with images that end in both stores.
@@ -172,3 +172,41 @@ def test_a_clock_that_is_far_ahead_is_named_and_its_verdicts_come_when_it_is_rig
     until("the verdicts are there", decided, 90)
     assert not machine.up.rows("SELECT image_id FROM failures WHERE feed = 'ahead'")
     until("well", lambda: machine.get("/healthz", KEY).json()["status"] == "ok", 60)
+
+
+def test_a_worker_that_comes_up_before_everything_waits_and_says_for_whom(
+    machine: Machine,
+) -> None:
+    """Kafka and both stores are stopped as a machine's parts are in a power cut, and come back in
+    the wrong order: worker first."""
+    machine.jump(0)
+    parts = {
+        "kafka": "kafka.Kafka",
+        "clickhouse": "clickhouse_front",
+        "qdrant": "qdrant_front",
+    }
+    frozen = []
+    worker = machine.up.child("imagewire worker")
+    assert worker is not None
+    for words in parts.values():
+        part = machine.up.child(words)
+        assert part is not None
+        frozen.append(part)
+        part.suspend()
+    try:
+        worker.kill()
+
+        def waiting() -> bool:
+            try:
+                health = machine.get("/healthz", KEY).json()
+            except httpx.HTTPError:
+                return False
+            return health["status"] == "starting" and health["detail"].keys() == parts.keys()
+
+        until("the new worker says for whom it waits", waiting, 240)
+    finally:
+        for part in frozen:
+            part.resume()
+    machine.publish("late", 0)
+    machine.up.wait_for("late", 4)
+    until("it is well", lambda: machine.get("/healthz", KEY).json()["status"] == "ok", 60)
