@@ -35,6 +35,10 @@ class BatchLimits:
             )
 
 
+_LIVE_IS_ABOUT = 16
+"""So many batches without a live frame, and bulk has the device for itself."""
+
+
 @dataclass(slots=True)
 class _Waiting:
     frame: Frame
@@ -44,8 +48,9 @@ class _Waiting:
 class BatchQueue:
     """Frames that wait for the device, and the rules by which they leave. Knows no event loop.
 
-    Live frames leave first; bulk frames fill what is left of a batch. Within a lane the order of
-    arrival is kept.
+    Live frames leave first; bulk frames fill what is left of a batch. While live frames come, bulk
+    fills it only as far as the device is expected to be done within `max_wait`, since the next live
+    frame has to wait for that. Within a lane the order of arrival is kept.
     """
 
     def __init__(
@@ -68,6 +73,7 @@ class BatchQueue:
         self._admits = admits
         self._lanes: dict[Lane, deque[_Waiting]] = {Lane.LIVE: deque(), Lane.BULK: deque()}
         self._lane_bytes = dict.fromkeys(self._lanes, 0)
+        self._batches_without_live = _LIVE_IS_ABOUT
 
     def limit_to(self, max_batch: int) -> None:
         """From now on a batch holds at most `max_batch` frames."""
@@ -115,16 +121,26 @@ class BatchQueue:
         may leave."""
         batch: list[Frame] = []
         size = 0
+        if self._lanes[Lane.LIVE]:
+            self._batches_without_live = 0
+        else:
+            self._batches_without_live += 1
         for lane in (Lane.LIVE, Lane.BULK):
             items = self._lanes[lane] if self._admits(lane) else ()
             while items and len(batch) < self._limits.max_batch:
                 if batch and size + items[0].size > self._limits.max_batch_bytes:
+                    return batch
+                if batch and lane is Lane.BULK and self._holds_up(len(batch) + 1):
                     return batch
                 item = items.popleft()
                 batch.append(item.frame)
                 size += item.size
                 self._lane_bytes[lane] -= item.size
         return batch
+
+    def _holds_up(self, batch_size: int) -> bool:
+        live_is_about = self._batches_without_live < _LIVE_IS_ABOUT
+        return live_is_about and self._predict(batch_size) > self._limits.max_wait
 
     def clear(self) -> list[Frame]:
         """Take everything that waits, in no particular batch."""

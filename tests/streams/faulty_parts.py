@@ -133,6 +133,7 @@ class FakeChain:
     def __init__(self) -> None:
         self.batches: list[list[str]] = []
         self.before: Callable[[Sequence[Frame]], None] | None = None
+        self.before_decision: Callable[[Sequence[Frame]], None] | None = None
         self.threads: set[int] = set()
 
     def analyse(self, frames: Sequence[Frame]) -> None:
@@ -146,6 +147,8 @@ class FakeChain:
             one.pixels = None
 
     def decide(self, frames: Sequence[Frame]) -> None:
+        if self.before_decision is not None:
+            self.before_decision(frames)
         for one in frames:
             if not one.failed:
                 one.findings.verdict = Verdict("allow", "test")

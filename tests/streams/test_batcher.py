@@ -120,6 +120,67 @@ def test_limits_that_admit_no_frame_are_refused() -> None:
             BatchLimits(**wrong)  # type: ignore[arg-type]
 
 
+def test_while_live_frames_come_bulk_fills_a_batch_only_as_far_as_it_is_done_within_the_cap() -> (
+    None
+):
+    waiting = queue(predict=lambda n: 0.1 * n, max_batch=8, max_wait=0.45)
+    bulk = [frame(lane=Lane.BULK) for _ in range(100)]
+    live = [frame() for _ in range(6)]
+    for one in bulk:
+        waiting.add(one)
+    assert waiting.cut() == bulk[:8]  # nothing live is about
+    for one in live[:2]:
+        waiting.add(one)
+    assert waiting.cut() == [*live[:2], *bulk[8:10]]
+    assert waiting.cut() == bulk[10:14]
+    for one in live[2:]:
+        waiting.add(one)
+    assert waiting.cut() == [*live[2:]]
+    assert [len(waiting.cut()) for _ in range(17)] == [4] * 15 + [8] * 2
+
+
+_waiting = st.lists(
+    st.tuples(st.floats(0, 10), st.integers(0, 120), st.sampled_from(Lane)), max_size=30
+)
+
+
+@given(_waiting, st.integers(1, 8), st.integers(1, 300), st.floats(0, 2), st.booleans())
+def test_bulk_never_delays_live(
+    arrivals: list[tuple[float, int, Lane]],
+    max_batch: int,
+    max_bytes: int,
+    service: float,
+    work_conserving: bool,
+) -> None:
+    """Batch by batch, the same live frames leave as if there were no bulk, and no later."""
+    frames = [frame(*arrival) for arrival in arrivals]
+    with_bulk, without = (
+        queue(
+            lambda n: service * n,
+            max_batch=max_batch,
+            max_batch_bytes=max_bytes,
+            max_wait=1.0,
+            work_conserving=work_conserving,
+        )
+        for _ in range(2)
+    )
+    for one in frames:
+        with_bulk.add(one)
+        if one.lane is Lane.LIVE:
+            without.add(one)
+    while len(without):
+        assert len(with_bulk) >= len(without)
+        closes, alone = with_bulk.closes_at(), without.closes_at()
+        assert closes is not None
+        assert alone is not None
+        assert closes <= alone
+        batch = with_bulk.cut()
+        live = [one for one in batch if one.lane is Lane.LIVE]
+        assert live == without.cut()
+        # What bulk adds is done before a live frame that comes now would be too late.
+        assert len(batch) == len(live) or len(batch) == 1 or service * len(batch) <= 1.0
+
+
 _arrivals = st.lists(
     st.tuples(st.floats(0, 10), st.integers(0, 120), st.sampled_from(Lane)), max_size=40
 )

@@ -263,6 +263,61 @@ async def test_the_next_batch_is_decoded_while_the_device_works() -> None:
         assert await scene.pipeline.drain(60) == 0
 
 
+async def test_the_device_works_on_while_the_policy_decides() -> None:
+    kafka = RecordingSink()
+    async with at_work(kafka, max_batch=4) as scene:
+        proceed = threading.Event()
+        scene.chain.before_decision = lambda batch: proceed.wait(5) and None
+        try:
+            await scene.submit(*frames(12))
+            await until(lambda: sum(map(len, scene.chain.batches)) == 12)
+            assert kafka.findings == []
+        finally:
+            proceed.set()
+        assert await scene.pipeline.drain(5) == 0
+        assert len(kafka.findings) == 12
+
+
+async def test_a_policy_that_is_stuck_stops_the_device_before_findings_pile_up() -> None:
+    async with at_work(RecordingSink(), max_batch=1, max_in_flight=100) as scene:
+        proceed = threading.Event()
+        scene.chain.before_decision = lambda batch: proceed.wait(5) and None
+        try:
+            await scene.submit(*frames(50))
+            await asyncio.sleep(0.2)
+            assert len(scene.chain.batches) <= 5
+        finally:
+            proceed.set()
+        assert await scene.pipeline.drain(5) == 0
+
+
+async def test_a_defect_of_the_policy_costs_the_batch_its_findings_and_nobody_else() -> None:
+    kafka = RecordingSink()
+    async with at_work(kafka, max_batch=1) as scene:
+
+        def break_once(batch: Sequence[Frame]) -> None:
+            scene.chain.before_decision = None
+            raise RuntimeError("a defect")
+
+        scene.chain.before_decision = break_once
+        await scene.submit(*frames(3))
+        assert await scene.pipeline.drain(5) == 0
+        assert kafka.failures == ["0"]
+        assert sorted(kafka.findings) == ["1", "2"]
+        assert scene.acknowledged == [(0, 0), (0, 1), (0, 2)]
+
+
+async def test_what_is_expected_of_the_device_and_how_late_the_loop_is_are_measured() -> None:
+    async with at_work(RecordingSink(), max_batch=4) as scene:
+        scene.chain.before = lambda batch: time.sleep(0.01)
+        await scene.submit(*frames(20))
+        assert await scene.pipeline.drain(5) == 0
+        assert scene.value("predicted_seconds", stage="operators", batch="4") >= 0.01
+        assert scene.value("prediction_ratio_count") >= 1
+        await asyncio.sleep(0.25)
+        assert scene.value("event_loop_delay_seconds_count") >= 1
+
+
 async def test_one_batch_is_written_while_the_next_is_on_the_device() -> None:
     kafka = RecordingSink()
     async with at_work(kafka, max_batch=4) as scene:
