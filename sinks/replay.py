@@ -40,7 +40,7 @@ def as_first_received(origin: Origin) -> Origin:
     its rows: an old record that is replayed does not overwrite what a newer one found.
     """
     first = _number(_header(origin.headers, TIMESTAMP_HEADER))
-    if not failed_attempts(origin) or first is None:
+    if first is None or not failed_attempts(origin):
         return origin
     return replace(origin, timestamp_ms=min(first, origin.timestamp_ms))
 
@@ -48,7 +48,7 @@ def as_first_received(origin: Origin) -> Origin:
 def first_derived_id(origin: Origin) -> str:
     """The image id of a record whose producer gave none: that of the image's first record."""
     named = _header(origin.headers, IMAGE_ID_HEADER)
-    if failed_attempts(origin) and named is not None:
+    if named is not None and failed_attempts(origin):
         try:
             first = uuid.UUID(named.decode("ascii"))
         except ValueError:
@@ -60,7 +60,10 @@ def first_derived_id(origin: Origin) -> str:
 
 
 def _header(headers: Iterable[tuple[str, bytes | None]], name: str) -> bytes | None:
-    return next((value for found, value in headers if found == name), None)
+    for found, value in headers:  # a generator would take three times as long, for each image
+        if found == name:
+            return value
+    return None
 
 
 def _number(text: bytes | None) -> int | None:

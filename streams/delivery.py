@@ -34,15 +34,17 @@ class Delivery:
         metrics: Metrics,
         *,
         on_safe: Callable[[Frame], None],
-        on_written: Callable[[Frame, Sink], None] = lambda frame, sink: None,
+        on_written: Callable[[Sequence[Frame], Sink], None] = lambda frames, sink: None,
         linger: Mapping[str, float] | None = None,
         block_rows: int = 1000,
+        enough_rows: int | None = None,
         dead_letter_sinks: Sequence[str] = ("kafka", "clickhouse"),
     ) -> None:
         """
         Args:
-            on_written: called for each frame and sink as soon as that sink has it.
+            on_written: called with frames and their sink as soon as that sink has them.
             linger: seconds for which blocks gather, by sink name; 0 for those not named.
+            enough_rows: frames that end a block's gathering; `block_rows` by default.
             dead_letter_sinks: names of the sinks that keep failed frames.
         """
         if not sinks:
@@ -59,6 +61,7 @@ class Delivery:
                 metrics,
                 linger=(linger or {}).get(sink.name, 0.0),
                 block_rows=block_rows,
+                enough_rows=min(enough_rows or block_rows, block_rows),
                 on_written=self._written,
                 on_rejected=self._rejected,
             )
@@ -67,10 +70,12 @@ class Delivery:
 
     def deliver(self, frames: Sequence[Frame]) -> None:
         """Queue frames for every sink."""
+        if not frames:
+            return
         for frame in frames:
             self._outstanding[frame] = len(self._writers)
-            for writer in self._writers.values():
-                writer.add(frame)
+        for writer in self._writers.values():
+            writer.add(frames)
 
     async def run(self) -> None:
         """Write until cancelled. Raises `DeadLetterError` when a frame can be stored nowhere."""
@@ -97,9 +102,10 @@ class Delivery:
         """The sinks that cannot write at the moment."""
         return {name: w.trouble for name, w in self._writers.items() if w.trouble is not None}
 
-    def _written(self, sink: Sink, frame: Frame) -> None:
-        self._on_written(frame, sink)
-        self._settle(frame)
+    def _written(self, sink: Sink, frames: Sequence[Frame]) -> None:
+        self._on_written(frames, sink)
+        for frame in frames:
+            self._settle(frame)
 
     def _rejected(self, sink: Sink, frame: Frame, error: Exception, dead_letter: bool) -> None:
         keepers = [name for name in self._dead_letter_sinks if name in self._writers]
@@ -107,7 +113,7 @@ class Delivery:
             frame.fail(Stage.SINK, "rejected", f"sink {sink.name} refuses the findings: {error}")
             for name in keepers:
                 self._outstanding[frame] += 1
-                self._writers[name].add(frame)
+                self._writers[name].add([frame])
         refused_by = self._refused_by.setdefault(frame, set())
         if dead_letter:
             refused_by.add(sink.name)
@@ -124,11 +130,13 @@ class Delivery:
         self._settle(frame)
 
     def _settle(self, frame: Frame) -> None:
-        self._outstanding[frame] -= 1
-        if not self._outstanding[frame]:
-            del self._outstanding[frame]
-            self._refused_by.pop(frame, None)
-            self._on_safe(frame)
+        left = self._outstanding[frame] - 1
+        if left:
+            self._outstanding[frame] = left
+            return
+        del self._outstanding[frame]
+        self._refused_by.pop(frame, None)
+        self._on_safe(frame)
 
     def _fail(self, error: DeadLetterError) -> None:
         if self._fatal is not None and not self._fatal.done():

@@ -20,11 +20,15 @@ class InFlightBudget:
         self._bytes = 0
         self._freed = asyncio.Event()
 
+    def admits(self, size: int) -> bool:
+        """Whether a record of `size` bytes may start now."""
+        return not self._frames or (
+            self._frames < self._max_frames and self._bytes + size <= self._max_bytes
+        )
+
     async def acquire(self, size: int) -> None:
         """Wait until a record of `size` bytes may start."""
-        while self._frames and (
-            self._frames >= self._max_frames or self._bytes + size > self._max_bytes
-        ):
+        while not self.admits(size):
             self._freed.clear()
             await self._freed.wait()
         self._frames += 1
@@ -45,5 +49,7 @@ class InFlightBudget:
 def record_size(frame: Frame) -> int:
     """Bytes of the Kafka record that a frame came from, which it holds until it is safe."""
     origin = frame.origin
-    headers = sum(len(name) + len(value or b"") for name, value in origin.headers)
-    return len(origin.value or b"") + len(origin.key or b"") + headers
+    size = len(origin.value or b"") + len(origin.key or b"")
+    for name, value in origin.headers:
+        size += len(name) + len(value or b"")
+    return size

@@ -19,13 +19,15 @@ Partition = tuple[str, int]
 
 @dataclass(slots=True, eq=False)
 class Entry:
-    """One record in flight. `acknowledge` is called at most once, in offset order."""
+    """One record in flight. `acknowledge` is called at most once, in offset order. `size`: bytes
+    that it takes from the budget of what may be in flight."""
 
     partition: Partition
     offset: int
     acknowledge: Callable[[], object]
     finished: bool = False
     revoked: bool = False
+    size: int = 0
 
 
 class Ledger:
@@ -39,11 +41,16 @@ class Ledger:
         self._revocations = 0
         self._changed = asyncio.Event()
 
-    def begin(self, partition: Partition, offset: int, acknowledge: Callable[[], object]) -> Entry:
+    def begin(
+        self, partition: Partition, offset: int, acknowledge: Callable[[], object], size: int = 0
+    ) -> Entry:
         """Enter a record that was taken from Kafka. Call in the order of delivery."""
-        entry = Entry(partition, offset, acknowledge)
-        self._queues.setdefault(partition, deque()).append(entry)
-        self._positions.setdefault(partition, offset)
+        entry = Entry(partition, offset, acknowledge, size=size)
+        queue = self._queues.get(partition)
+        if queue is None:
+            queue = self._queues[partition] = deque()
+            self._positions.setdefault(partition, offset)
+        queue.append(entry)
         self._in_flight += 1
         self._unfinished += 1
         return entry

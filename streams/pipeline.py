@@ -76,6 +76,8 @@ class Pipeline:
             on_written=self._written,
             linger={"clickhouse": stream.clickhouse_linger, "qdrant": stream.qdrant_linger},
             block_rows=stream.block_rows,
+            # The other half is fetched, decoded and analysed while this one is written.
+            enough_rows=max(stream.max_in_flight // 2, 1),
         )
         self._budgets = {
             lane: InFlightBudget(stream.max_in_flight, stream.max_in_flight_bytes) for lane in Lane
@@ -125,24 +127,34 @@ class Pipeline:
         """
         budget = self._budgets[frame.lane]
         revocations = self.ledger.revocations
-        await budget.acquire(record_size(frame))
+        size = record_size(frame)
+        await budget.acquire(size)
         if not self._accepting:
             # Shutting down: the record stays unacknowledged and will be delivered again.
-            budget.release(record_size(frame))
+            budget.release(size)
             await asyncio.Event().wait()
         if self.ledger.revocations != revocations:
-            budget.release(record_size(frame))
+            budget.release(size)
             self._metrics.redelivered.inc()
             return
         origin = frame.origin
         self._entries[frame] = self.ledger.begin(
-            (origin.topic, origin.partition), origin.offset, acknowledge
+            (origin.topic, origin.partition), origin.offset, acknowledge, size
         )
         self._metrics.frames_in.labels(self._metrics.feed(frame.feed)).inc()
         if frame.failed:
             self._delivery.deliver([frame])
-            return
-        self._start(frame)
+        elif (
+            frame.content is not None
+            and not self._fetching
+            and self._to_decode.has_room(frame.lane)
+        ):
+            # The bytes came with the record: a task of its own would cost more than it does. But
+            # this must not wait for room, nor overtake a frame that does.
+            await self._to_decode.put(frame)
+            self._measure("decode", self._to_decode)
+        else:
+            self._start(frame)
 
     def _start(self, frame: Frame) -> None:
         task = asyncio.create_task(self._fetch(frame))
@@ -283,7 +295,7 @@ class Pipeline:
         for frame in frames:
             if not frame.failed:
                 await self._to_device.put(frame)
-                self._measure("device", self._to_device)
+        self._measure("device", self._to_device)
 
     async def _analyse_batches(self, thread: ThreadPoolExecutor) -> None:
         loop = asyncio.get_running_loop()
@@ -367,10 +379,11 @@ class Pipeline:
         as work on them would only delay what replaced them."""
         kept = []
         for frame in frames:
-            if self._entries[frame].revoked:
+            entry = self._entries[frame]
+            if entry.revoked:
                 self._without_twins([frame])
                 del self._entries[frame]
-                self._budgets[frame.lane].release(record_size(frame))
+                self._budgets[frame.lane].release(entry.size)
             else:
                 kept.append(frame)
         return kept
@@ -378,13 +391,18 @@ class Pipeline:
     def _measure(self, stage: str, queue: MicroBatcher) -> None:
         self._metrics.queue_depth.labels(stage).set(len(queue))
 
-    def _written(self, frame: Frame, sink: Sink) -> None:
-        if sink.name != "kafka" or frame.failed or failed_attempts(frame.origin):
-            return  # a replay waited for a person
-        # Producers may send no timestamp, which Kafka records as -1.
-        if frame.origin.timestamp_ms > 0:
-            latency = time.time() - frame.origin.timestamp_ms / 1000
-            self._metrics.latency.labels(self._metrics.feed(frame.feed)).observe(max(latency, 0.0))
+    def _written(self, frames: Sequence[Frame], sink: Sink) -> None:
+        if sink.name != "kafka":
+            return
+        now = time.time()
+        for frame in frames:
+            if frame.failed or failed_attempts(frame.origin):
+                continue  # a replay waited for a person
+            # Producers may send no timestamp, which Kafka records as -1.
+            if frame.origin.timestamp_ms > 0:
+                latency = now - frame.origin.timestamp_ms / 1000
+                feed = self._metrics.feed(frame.feed)
+                self._metrics.latency.labels(feed).observe(max(latency, 0.0))
 
     def _safe(self, frame: Frame) -> None:
         feed = self._metrics.feed(frame.feed)
@@ -393,5 +411,6 @@ class Pipeline:
         else:
             verdict = frame.findings.verdict
             self._metrics.frames_out.labels(feed, verdict.action if verdict else "none").inc()
-        self._budgets[frame.lane].release(record_size(frame))
-        self.ledger.finish(self._entries.pop(frame))
+        entry = self._entries.pop(frame)
+        self._budgets[frame.lane].release(entry.size)
+        self.ledger.finish(entry)

@@ -51,6 +51,8 @@ def checked_name(what: str, value: str | None, longest: int) -> str | None:
         return None
     if len(value) > longest:
         raise RecordError("too-long", f"{what} has {len(value)} characters; at most {longest}")
+    if value.isprintable():  # which leaves all of those out, and is a hundred times quicker
+        return value
     for character in value:
         if unicodedata.category(character) in _INVISIBLE and character not in _JOINERS:
             raise RecordError(

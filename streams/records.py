@@ -37,6 +37,8 @@ MAX_METADATA_DEPTH = 16
 OWN_HEADER_PREFIX = "imagewire-"
 """Headers that Imagewire writes itself; they never become metadata."""
 
+_KNOWN_HEADERS = frozenset({"image-id", "feed", "captured-at", "content-type", "lane"})
+
 _LATEST_MS = 9_223_372_036_854
 """2262-04-11T23:47:16.854Z, the last millisecond whose nanoseconds fit 64 bits, and so the last
 that ClickHouse's DateTime64 holds in every precision."""
@@ -77,13 +79,25 @@ class ImageReference(msgspec.Struct, frozen=True, omit_defaults=True):
 _KNOWN_FIELDS = frozenset(ImageReference.__struct_fields__)
 
 
+class _OnlyKnownFields(ImageReference, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """What nearly all references are: they are read in one go."""
+
+
+_decode_known_fields = msgspec.json.Decoder(_OnlyKnownFields).decode
+
+_ALWAYS_SMALL = MAX_METADATA_BYTES // 8
+"""A record of so many bytes cannot hold too much metadata: what grows most when it is written again
+is a number such as 1e15 (four bytes), as 1000000000000000.0."""
+
+
 def frame_from_record(origin: Origin, lane: Lane = Lane.LIVE) -> Frame:
     """Turn a Kafka record into a frame; a record that is none into a frame that has failed."""
     origin = as_first_received(origin)
     try:
-        if _is_inline(origin):
-            return _inline_frame(origin, lane)
-        return _reference_frame(origin, lane)
+        headers = first_headers(origin)
+        if _is_inline(headers, origin.value or b""):
+            return _inline_frame(origin, headers, lane)
+        return _reference_frame(origin, headers, lane)
     except RecordError as error:
         return _failed_frame(origin, lane, error.reason, str(error))
     except Exception as error:
@@ -112,28 +126,25 @@ def _failed_frame(origin: Origin, lane: Lane, reason: str, detail: str) -> Frame
     return frame
 
 
-def _is_inline(origin: Origin) -> bool:
+def _is_inline(headers: dict[str, bytes], value: bytes) -> bool:
     """Whether the value is the image itself: its content type says so, else its first bytes."""
-    headers = first_headers(origin)
-    content_type = headers.get("content-type", b"").split(b";")[0].strip().lower()
-    if content_type.startswith(b"image/") or content_type == b"application/octet-stream":
-        return True
-    if content_type in (b"application/json", b"text/json"):
-        return False
-    value = origin.value or b""
+    content_type = headers.get("content-type")
+    if content_type:
+        content_type = content_type.split(b";")[0].strip().lower()
+        if content_type.startswith(b"image/") or content_type == b"application/octet-stream":
+            return True
+        if content_type in (b"application/json", b"text/json"):
+            return False
     return value.startswith(_IMAGE_MAGIC) or value[4:8] == b"ftyp"
 
 
-def _inline_frame(origin: Origin, lane: Lane) -> Frame:
-    headers = first_headers(origin)
+def _inline_frame(origin: Origin, headers: dict[str, bytes], lane: Lane) -> Frame:
     image_id = header_text(headers, "image-id")
     captured_at = header_text(headers, "captured-at")
-    content_type = header_text(headers, "content-type")
-    known = {"image-id", "feed", "captured-at", "content-type", "lane"}
     metadata: dict[str, Any] = {
         name: value.decode("utf-8", errors="replace")
         for name, value in headers.items()
-        if name not in known and not name.startswith(OWN_HEADER_PREFIX)
+        if name not in _KNOWN_HEADERS and not name.startswith(OWN_HEADER_PREFIX)
     }
     return Frame(
         image_id=checked_name("header 'image-id'", image_id, MAX_ID_LENGTH)
@@ -145,28 +156,59 @@ def _inline_frame(origin: Origin, lane: Lane) -> Frame:
         id_given=image_id is not None,
         captured_at_given=captured_at is not None,
         lane=_lane(header_text(headers, "lane")) or lane,
-        content_type=content_type,
-        metadata=_checked_metadata(metadata),
+        content_type=header_text(headers, "content-type"),
+        metadata=_checked_metadata(metadata) if metadata else metadata,
         content=origin.value or b"",
     )
 
 
-def _reference_frame(origin: Origin, lane: Lane) -> Frame:
-    if not origin.value:
+def _reference_frame(origin: Origin, headers: dict[str, bytes], lane: Lane) -> Frame:
+    reference, metadata = _reference(origin.value)
+    image_id = reference.id or header_text(headers, "image-id")
+    captured_at = reference.captured_at
+    if captured_at is None:
+        captured_at = header_text(headers, "captured-at")
+    return Frame(
+        image_id=checked_name("'id'", image_id, MAX_ID_LENGTH) or first_derived_id(origin),
+        feed=checked_name("'feed'", reference.feed or header_text(headers, "feed"), MAX_FEED_LENGTH)
+        or DEFAULT_FEED,
+        event_time_ms=_event_time_ms(captured_at, origin),
+        origin=origin,
+        id_given=image_id is not None,
+        captured_at_given=captured_at is not None,
+        lane=reference.lane or _lane(header_text(headers, "lane")) or lane,
+        uri=checked_name("'uri'", reference.uri, MAX_URI_LENGTH),
+        metadata=metadata,
+    )
+
+
+def _reference(value: bytes | None) -> tuple[ImageReference, dict[str, Any]]:
+    """The reference that `value` is, and its metadata, unknown fields included."""
+    if not value:
         raise RecordError(
             "empty-record",
             "the record has no value; send an image reference as JSON, or an image's bytes with "
             "the header content-type: image/…",
         )
-    if len(origin.value) > MAX_REFERENCE_BYTES:
+    if len(value) <= _ALWAYS_SMALL:
+        try:
+            reference: ImageReference = _decode_known_fields(value)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            pass  # it has other fields or is broken: looked at field by field below
+        else:
+            metadata = reference.metadata
+            if any(isinstance(held, dict | list) for held in metadata.values()):
+                _check_depth(metadata)
+            return reference, metadata
+    if len(value) > MAX_REFERENCE_BYTES:
         raise RecordError(
             "too-long",
-            f"the value has {len(origin.value)} bytes and is no image that is recognised; an image "
+            f"the value has {len(value)} bytes and is no image that is recognised; an image "
             f"reference has at most {MAX_REFERENCE_BYTES}, and an image's bytes need the header "
             "content-type: image/…",
         )
     try:
-        fields = msgspec.json.decode(without_mark(origin.value))
+        fields = msgspec.json.decode(without_mark(value))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RecordError(
             "not-a-record",
@@ -186,24 +228,8 @@ def _reference_frame(origin: Origin, lane: Lane) -> Frame:
         )
     except msgspec.ValidationError as error:
         raise RecordError("not-a-reference", f"not an image reference: {error}") from error
-    headers = first_headers(origin)
-    image_id = reference.id or header_text(headers, "image-id")
-    captured_at = reference.captured_at
-    if captured_at is None:
-        captured_at = header_text(headers, "captured-at")
     unknown = {name: value for name, value in fields.items() if name not in _KNOWN_FIELDS}
-    return Frame(
-        image_id=checked_name("'id'", image_id, MAX_ID_LENGTH) or first_derived_id(origin),
-        feed=checked_name("'feed'", reference.feed or header_text(headers, "feed"), MAX_FEED_LENGTH)
-        or DEFAULT_FEED,
-        event_time_ms=_event_time_ms(captured_at, origin),
-        origin=origin,
-        id_given=image_id is not None,
-        captured_at_given=captured_at is not None,
-        lane=reference.lane or _lane(header_text(headers, "lane")) or lane,
-        uri=checked_name("'uri'", reference.uri, MAX_URI_LENGTH),
-        metadata=_checked_metadata({**unknown, **reference.metadata}),
-    )
+    return reference, _checked_metadata({**unknown, **reference.metadata})
 
 
 def _checked_metadata(metadata: dict[str, Any]) -> dict[str, Any]:
@@ -213,24 +239,21 @@ def _checked_metadata(metadata: dict[str, Any]) -> dict[str, Any]:
             "too-much-metadata",
             f"metadata takes {size} bytes as JSON; at most {MAX_METADATA_BYTES}",
         )
-    if _depth(metadata) > MAX_METADATA_DEPTH:
-        raise RecordError(
-            "too-deep-metadata", f"metadata is nested deeper than {MAX_METADATA_DEPTH} levels"
-        )
+    _check_depth(metadata)
     return metadata
 
 
-def _depth(value: Any) -> int:
-    deepest, pending = 0, [(value, 1)]
+def _check_depth(metadata: dict[str, Any]) -> None:
+    pending: list[tuple[Any, int]] = [(metadata, 1)]
     while pending:
         item, level = pending.pop()
-        deepest = max(deepest, level)
         if level > MAX_METADATA_DEPTH:
-            break
-        children = item.values() if isinstance(item, dict) else item
+            raise RecordError(
+                "too-deep-metadata", f"metadata is nested deeper than {MAX_METADATA_DEPTH} levels"
+            )
         if isinstance(item, dict | list):
+            children = item.values() if isinstance(item, dict) else item
             pending.extend((child, level + 1) for child in children)
-    return deepest
 
 
 def _lane(value: str | None) -> Lane | None:

@@ -28,7 +28,9 @@ class Scene:
             sinks,
             self.metrics,
             on_safe=lambda one: self.safe.append(one.image_id),
-            on_written=lambda one, sink: self.written.append((sink.name, one.image_id)),
+            on_written=lambda frames, sink: self.written.extend(
+                (sink.name, one.image_id) for one in frames
+            ),
             **options,
         )
         self.running: asyncio.Task[None] | None = None
@@ -246,6 +248,17 @@ async def test_a_full_block_does_not_linger() -> None:
         assert [len(block) for block in kafka.blocks] == [3, 3]
         scene.delivery.hurry()
         await until(lambda: len(scene.safe) == 7)
+
+
+async def test_a_block_leaves_before_the_intake_would_pause_for_it() -> None:
+    kafka = RecordingSink()
+    async with at_work(kafka, linger={"kafka": 60.0}, block_rows=10, enough_rows=2) as scene:
+        scene.deliver("a")
+        await asyncio.sleep(0.05)
+        assert kafka.blocks == []
+        scene.deliver("b", "c")
+        await until(lambda: kafka.findings == ["a", "b", "c"])
+        assert len(kafka.blocks) == 1
 
 
 async def test_frames_that_came_during_a_slow_write_do_not_linger_again() -> None:

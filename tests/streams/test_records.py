@@ -389,3 +389,27 @@ def test_a_character_that_turns_text_around_is_refused_by_its_name() -> None:
 def test_a_byte_order_mark_before_a_reference_does_no_harm() -> None:
     value = b'\xef\xbb\xbf{"uri": "https://example.org/a.jpg", "id": "marked"}'
     assert frame_from_record(Origin("images", 0, 7, 1_000, None, value)).image_id == "marked"
+
+
+@given(
+    known=st.fixed_dictionaries(
+        {"uri": st.text(min_size=1, max_size=20)},
+        optional={
+            "id": st.one_of(st.none(), st.text(max_size=20), st.integers()),
+            "feed": st.one_of(st.none(), st.text(max_size=20)),
+            "captured_at": st.one_of(st.none(), st.text(max_size=20), st.integers()),
+            "lane": st.sampled_from(["live", "bulk", "other", None]),
+            "metadata": st.dictionaries(
+                st.text(max_size=5), st.recursive(st.integers(), st.lists, max_leaves=4)
+            ),
+        },
+    )
+)
+def test_a_field_that_nobody_knows_changes_nothing_but_the_metadata(known: dict[str, Any]) -> None:
+    plain = frame_from_record(record(json.dumps(known).encode()))
+    more = frame_from_record(record(json.dumps(known | {"unheard-of": 1}).encode()))
+    assert plain.failure == more.failure
+    for attribute in ("image_id", "feed", "event_time_ms", "uri", "lane", "id_given"):
+        assert getattr(plain, attribute) == getattr(more, attribute)
+    if not plain.failed:
+        assert more.metadata == {"unheard-of": 1} | plain.metadata
