@@ -10,32 +10,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import torch.nn.functional as F  # noqa: N812 - torch's own documentation calls it F
 from torch import Tensor
 
-from models.onnx_attributes import Compute
-
-
-@dataclass
-class Step:
-    """One node, ready to run.
-
-    Attributes:
-        kind: the ONNX operator.
-        compute: takes the inputs' values and returns the output, or a tuple of outputs.
-        inputs: names of values, "" for one that is left out.
-        host: for each input, whether it is read as Python numbers and so stays on the CPU.
-        frees: the values whose last use is here.
-    """
-
-    kind: str
-    compute: Compute
-    inputs: list[str]
-    outputs: list[str]
-    host: list[bool]
-    frees: list[str] = field(default_factory=list)
+from models.onnx_step import Step
 
 
 def fuse(steps: Sequence[Step], constants: dict[str, Tensor], results: Sequence[str]) -> list[Step]:

@@ -21,8 +21,10 @@ from torch import Tensor
 
 from models.errors import ModelError
 from models.onnx_attributes import Attributes
-from models.onnx_fusion import Step, fuse
+from models.onnx_folding import fold
+from models.onnx_fusion import fuse
 from models.onnx_operations import OPERATIONS
+from models.onnx_step import Step
 
 _ALIASES = frozenset({"Identity", "Dropout"})
 """Operators whose output is their first input; they cost nothing here."""
@@ -101,7 +103,8 @@ class _GraphReader:
         for number, node in enumerate(graph.node):
             self._add(number, node)
         self.results = [self._alias.get(name, name) for name in self.output_names]
-        self.steps = fuse(self.steps, self.constants, self.results)
+        folded = fold(self.steps, self.constants, self.results)
+        self.steps = fuse(folded, self.constants, self.results)
         self._plan_release()
 
     def _refuse_unknown(self, nodes: Any) -> None:
@@ -144,7 +147,7 @@ class _GraphReader:
         if shape_only:
             self._shape_values.update(outputs)
             host = [True] * len(inputs)
-        self.steps.append(Step(node.op_type, compute, inputs, outputs, host))
+        self.steps.append(Step(node.op_type, compute, inputs, outputs, host, attributes))
 
     def _constant(self, attributes: Mapping[str, Any]) -> Tensor:
         if "value" in attributes:
