@@ -1,9 +1,10 @@
 """From a detection network's raw output to boxes: thresholds and non-maximum suppression.
 
-The whole batch is suppressed in one call, on the CPU, where few candidates are left after the
-threshold. Ultralytics' own function works image by image and gives up after a time limit, which on
-a busy machine silently leaves the last images of a batch without detections. torchvision's is as
-quick as OpenCV's, but importing torchvision draws in torch's compiler: 5 to 10 seconds at start.
+The whole batch is suppressed in one call, on the device of the network: on CUDA with torchvision's
+kernel, on a processor with OpenCV. Ultralytics' own function works image by image and gives up
+after a time limit, which on a busy machine silently leaves the last images of a batch without
+detections. On a processor torchvision's is no quicker than OpenCV's, and importing torchvision
+draws in torch's compiler: 5 to 10 seconds at start.
 """
 
 from __future__ import annotations
@@ -62,15 +63,20 @@ def suppress(
         candidates = _rows(predictions, confidence)
     else:
         candidates = _anchors(predictions, class_count, confidence)
-    image, corners, scores, kinds = (value.cpu() for value in candidates)
+    image, corners, scores, kinds = candidates
     if classes is not None:
-        wanted = torch.isin(kinds, classes)
+        wanted = torch.isin(kinds, classes.to(kinds.device))
         image, corners, scores, kinds = (v[wanted] for v in (image, corners, scores, kinds))
     if end_to_end:
         kept = scores.argsort(descending=True, stable=True)
     else:  # neighbours compete only within their image and class
-        kept = _best(corners, scores, image * class_count + kinds, iou)
-    image, corners, scores, kinds = (v[kept] for v in (image, corners, scores, kinds))
+        groups = image * class_count + kinds
+        best = _best_on_device if scores.is_cuda else _best
+        kept = best(corners, scores, groups, iou)
+    # One copy from the device: each would wait for everything before it.
+    columns = (image[:, None], scores[:, None], kinds[:, None], corners)
+    rows = torch.cat([column.to(torch.float32) for column in columns], 1)[kept].cpu()
+    image, scores, kinds, corners = rows[:, 0].long(), rows[:, 1], rows[:, 2].long(), rows[:, 3:]
     found = []
     for index in range(len(predictions)):
         own = (image == index).nonzero().flatten()[:max_detections]
@@ -106,3 +112,21 @@ def _best(
     rectangles = torch.cat((corners[:, :2], corners[:, 2:] - corners[:, :2]), 1)
     kept = cv2.dnn.NMSBoxesBatched(rectangles.tolist(), scores.tolist(), groups.tolist(), 0.0, iou)
     return torch.as_tensor(kept, dtype=torch.int64).flatten()
+
+
+def _best_on_device(
+    corners: torch.Tensor, scores: torch.Tensor, groups: torch.Tensor, iou: float
+) -> torch.Tensor:
+    """What `_best` says, computed by torchvision on the boxes' own device.
+
+    Groups are moved apart, so that no two of them overlap. In float64 that costs no precision: the
+    overlaps are those of the boxes as they are.
+    """
+    if not len(scores):
+        return torch.zeros(0, dtype=torch.int64, device=scores.device)
+    from torchvision.ops import nms
+
+    exact = corners.double()
+    apart = groups.double() * (exact.max() - exact.min() + 1.0)
+    kept: torch.Tensor = nms(exact + apart[:, None], scores.double(), iou)
+    return kept
