@@ -12,7 +12,7 @@ from bench.parts.peers.contenders import OURS, PEERS
 from bench.parts.peers.findings import Found, SetFound
 from bench.parts.peers.page import LATENCY_PLOT, best_peer, figures, ratios, text
 from bench.parts.peers.references import DIFFERENT, References
-from bench.parts.peers.rounds import AfterKills, rounded
+from bench.parts.peers.rounds import Account, Speeds, rounded
 
 
 def test_ratios_are_taken_within_a_repeat_against_the_peer_with_the_best_median() -> None:
@@ -36,14 +36,17 @@ async def test_references_lead_to_files_of_their_own(tmp_path: Path) -> None:
 
 
 def test_the_default_set_is_the_headline_and_a_ratio_that_falls_short_says_why() -> None:
-    fast = {"imagewire": [30.0], "faust": [20.0]}
-    slow = {"imagewire": [3.0], "faust": [2.9]}
+    cpu_ms = {"imagewire": [60.0], "faust": [60.0]}
+    fast = Speeds({"imagewire": [30.0], "faust": [20.0]}, cpu_ms)
+    slow = Speeds({"imagewire": [3.0], "faust": [2.9]}, cpu_ms)
     found = Found(
         light=SetFound(20, fast, fast),
         default=SetFound(20, slow, slow),
         rate=10.0,
         latency={"imagewire": [[0.1, 0.2]], "faust": [[0.3, 0.5]]},
-        losses={name: AfterKills(20, 2, 0, 0, 3) for name in fast},
+        kills=2,
+        killed={name: Account(20, 0, 0, 3) for name in cpu_ms},
+        store_away={name: Account(20, 0, 0, 5) for name in cpu_ms},
     )
 
     by_name = {figure.name: figure for figure in figures(found)}
@@ -53,7 +56,7 @@ def test_the_default_set_is_the_headline_and_a_ratio_that_falls_short_says_why()
     assert by_name["best_peer_ratio_local_without_text"].met is True
     assert by_name["peer_p99_ratio"].value == pytest.approx(2.5, rel=0.02)
     assert by_name["lost_when_killed"].met is True
-    assert "| Imagewire | 20 | 2 | 0 | 0 | 3 |" in text(found)
+    assert "| Imagewire | 0 | 0 | 3 | 0 | 0 | 5 |" in text(found)
 
 
 @pytest.mark.timeout(600)
@@ -64,6 +67,7 @@ def test_all_contenders_store_every_photo_and_survive_being_killed(tmp_path: Pat
 
     by_name = {figure.name: figure for figure in report.figures}
     assert by_name["lost_when_killed"].value == 0
+    assert by_name["lost_when_a_store_was_away"].value == 0
     assert by_name["best_peer_ratio_local"].value > 0
     assert by_name["best_peer_ratio_http"].value > 0
     assert by_name["peer_p99_ratio"].value > 0

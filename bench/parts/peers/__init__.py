@@ -21,7 +21,7 @@ from bench.parts.peers.contenders import OURS, PEERS, Contender
 from bench.parts.peers.findings import Found, SetFound
 from bench.parts.peers.page import figures, plot, text
 from bench.parts.peers.references import DIFFERENT, References
-from bench.parts.peers.rounds import equal_load, full_speed, killed, rounded, warm_up
+from bench.parts.peers.rounds import equal_load, full_speed, killed, rounded, store_away, warm_up
 
 COMMAND = "make bench ONLY=peers"
 
@@ -62,7 +62,7 @@ async def _measure(directory: Path, options: Options) -> Found:
         await arena.call(everybody, _ONLY_EMBEDDING if options.quick else WITHOUT_TEXT)
         await warm_up(arena, everybody, 4 if options.quick else 2 * DIFFERENT)
         light = await _speeds(arena, everybody, options, options.repeats)
-        best = max(statistics.median(light.local[peer.name]) for peer in PEERS)
+        best = max(statistics.median(light.local.rates[peer.name]) for peer in PEERS)
         rate = LOAD * best
         latency = await equal_load(
             arena,
@@ -73,16 +73,17 @@ async def _measure(directory: Path, options: Options) -> Found:
             options.report,
         )
         options.report("killing each in the middle of a batch")
-        losses = await killed(
-            arena, everybody, 2 * DIFFERENT if options.quick else 4 * DIFFERENT, _KILLS, seed=4
-        )
+        count = 2 * DIFFERENT if options.quick else 4 * DIFFERENT
+        after_kills = await killed(arena, everybody, count, _KILLS, seed=4)
+        options.report("taking ClickHouse away for a moment")
+        after_outage = await store_away(arena, everybody, count)
         await arena.dismiss()
         default = None if options.quick else await _default_set(arena, light, options)
-    return Found(light, default, rate, latency, losses)
+    return Found(light, default, rate, latency, _KILLS, after_kills, after_outage)
 
 
 async def _default_set(arena: Arena, light: SetFound, options: Options) -> SetFound:
-    by_speed = sorted(PEERS, key=lambda peer: -statistics.median(light.local[peer.name]))
+    by_speed = sorted(PEERS, key=lambda peer: -statistics.median(light.local.rates[peer.name]))
     chosen = (OURS, *by_speed[:_CLOSEST])
     options.report("starting " + ", ".join(each.name for each in chosen) + " with reading text")
     await arena.call(chosen, ALL_OPERATORS)
@@ -99,7 +100,7 @@ async def _speeds(
         # As many as the first peer does in the time for a round, so that a round is as long with
         # any set of operators on any machine.
         trial = await full_speed(arena, contenders[1:2], "local", DIFFERENT, 1, options.report)
-        count = rounded(_ROUND_SECONDS * next(iter(trial.values()))[0])
+        count = rounded(_ROUND_SECONDS * next(iter(trial.rates.values()))[0])
     local = await full_speed(arena, contenders, "local", count, repeats, options.report)
     http = await full_speed(arena, contenders, "http", count, repeats, options.report)
     return SetFound(count, local, http)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 import sys
 import time
 from collections import Counter
@@ -26,6 +27,7 @@ from qdrant_client import AsyncQdrantClient, models
 from bench.parts.peers.contenders import Contender
 from bench.parts.peers.references import References, Source
 from bench.peers.task import SESSION_TIMEOUT
+from bench.processor_time import cpu_seconds
 from imagewire.connection import pointed_at
 from imagewire.embedded.process import ManagedProcess, RestartPolicy
 from imagewire.embedded.stack import Stack
@@ -149,6 +151,17 @@ class Arena:
     def kill(self, contender: Contender) -> None:
         """Kill a contender and all that it started with SIGKILL; it is started again."""
         self._processes[contender.name].kill()
+
+    def kill_clickhouse(self) -> None:
+        """Kill the tables' engine with SIGKILL; the stack starts it again."""
+        for process in self._stack.status():
+            if process.name == "clickhouse" and process.pid is not None:
+                os.kill(process.pid, signal.SIGKILL)
+
+    def cpu_seconds(self, contender: Contender) -> float:
+        """Processor time of a contender and all that it started, so far."""
+        pid = self._processes[contender.name].pid
+        return 0.0 if pid is None else cpu_seconds(pid)
 
     def _environment(self, contender: Contender, operators: Mapping[str, bool]) -> dict[str, str]:
         topics = contender.topics

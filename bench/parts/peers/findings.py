@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bench.parts.peers.rounds import AfterKills, Rates
+from bench.parts.peers.rounds import Account, Speeds
 
 
 @dataclass(frozen=True, slots=True)
 class SetFound:
-    """Speeds with one set of operators: images a second by contender and repeat, in rounds of
-    `count` photos."""
+    """Speeds with one set of operators, in rounds of `count` photos."""
 
     count: int
-    local: Rates
-    http: Rates
+    local: Speeds
+    http: Speeds
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +25,15 @@ class Found:
         default: every operator, ours and the quickest peers; `None` in a smoke run.
         rate: images a second at which latency was compared.
         latency: seconds to the verdict, by contender, repeat and image.
-        losses: by contender.
+        kills: how often each was killed.
+        killed: the account after that, by contender.
+        store_away: the account after ClickHouse was away for a moment, by contender.
     """
 
     light: SetFound
     default: SetFound | None
     rate: float
     latency: dict[str, list[list[float]]]
-    losses: dict[str, AfterKills]
+    kills: int
+    killed: dict[str, Account]
+    store_away: dict[str, Account]

@@ -50,16 +50,20 @@ def figures(found: Found) -> list[Figure]:
     if found.default is not None:
         made += _speed_figures(found.light, "_without_text")
     made.append(_p99_ratio(found))
-    ours = found.losses[OURS.name]
-    made.append(figure("lost_when_killed", [ours.lost], target=0, better="lower", unit="images"))
+    for name, accounts in (
+        ("lost_when_killed", found.killed),
+        ("lost_when_a_store_was_away", found.store_away),
+    ):
+        lost = [accounts[OURS.name].lost]
+        made.append(figure(name, lost, target=0, better="lower", unit="images"))
     return made
 
 
 def _speed_figures(speeds: SetFound, suffix: str) -> list[Figure]:
     made = []
     for source, rates, target in (
-        ("local", speeds.local, _TARGET_LOCAL),
-        ("http", speeds.http, _TARGET_HTTP),
+        ("local", speeds.local.rates, _TARGET_LOCAL),
+        ("http", speeds.http.rates, _TARGET_HTTP),
     ):
         values = ratios(rates)
         short = statistics.median(values) < target
@@ -104,7 +108,7 @@ def text(found: Found) -> str:
         f"### Latency at {found.rate:.1f} images/s, Poisson arrivals, without reading text"
     )
     parts.append(_latency_table(found))
-    parts.append("### After kill -9 in the middle of batches")
+    parts.append("### What is lost when a contender is killed, and when a store is away")
     parts.append(_loss_table(found))
     parts.append(_ABOUT_LOSSES)
     return "\n\n".join(parts)
@@ -116,17 +120,22 @@ def _what_each_does() -> str:
 
 def _speed_table(speeds: SetFound) -> str:
     lines = [
-        "| | local photos | of Imagewire's | 20 ms server | of Imagewire's |",
-        "|---|---:|---:|---:|---:|",
+        "| | local photos | of Imagewire's | CPU ms an image | cores busy | 20 ms server "
+        "| of Imagewire's | cores busy |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
-    for name in speeds.local:
+    for name in speeds.local.rates:
         cells = []
-        for rates in (speeds.local, speeds.http):
+        for found in (speeds.local, speeds.http):
+            rates = found.rates
             own, ours = statistics.median(rates[name]), statistics.median(rates[OURS.name])
             low, high = min(rates[name]), max(rates[name])
             cells += [f"{own:.1f} ({low:.1f} to {high:.1f})", f"{own / ours:.2f}"]
+            if found is speeds.local:
+                cells.append(f"{statistics.median(found.cpu_ms[name]):.0f}")
+            cells.append(f"{found.cores(name):.2f}")
         lines.append(f"| {_TITLES[name]} | {' | '.join(cells)} |")
-    repeats = len(next(iter(speeds.local.values())))
+    repeats = len(next(iter(speeds.local.rates.values())))
     lines.append("")
     lines.append(
         f"Medians of {repeats} interleaved rounds of {speeds.count} photos (lowest to highest)."
@@ -150,14 +159,22 @@ def _latency_table(found: Found) -> str:
 
 def _loss_table(found: Found) -> str:
     lines = [
-        "| | images | kills | lost | doubled rows | verdicts repeated on Kafka |",
-        "|---|---:|---:|---:|---:|---:|",
+        "| | lost | doubled rows | repeated verdicts | lost | doubled rows | repeated verdicts |",
+        "|---|---:|---:|---:|---:|---:|---:|",
     ]
-    for name, after in found.losses.items():
-        lines.append(
-            f"| {_TITLES[name]} | {after.published} | {after.kills} | {after.lost} "
-            f"| {after.doubled_rows} | {after.repeats} |"
-        )
+    for name, killed in found.killed.items():
+        cells = [
+            f"{account.lost} | {account.doubled_rows} | {account.repeats}"
+            for account in (killed, found.store_away[name])
+        ]
+        lines.append(f"| {_TITLES[name]} | {' | '.join(cells)} |")
+    published = next(iter(found.killed.values())).published
+    lines.append("")
+    lines.append(
+        f"Of {published} images each: on the left after {found.kills} times kill -9 while batches "
+        "were under way, on the right after ClickHouse's engine was killed and started again. "
+        "Verdicts are repeated on Kafka by every delivery that is at least once."
+    )
     return "\n".join(lines)
 
 
@@ -210,7 +227,8 @@ faster than anybody else: the ratio is bounded by what a peer does beside its op
 the other, divided by what the operators take."""
 
 _ABOUT_LOSSES = """\
-Counted at the end, once nothing more arrived. That rows are not doubled is the sinks' doing, \
-which the peers borrow. A kill finds every peer with its offsets uncommitted until the stores have \
-confirmed, so it costs repeats and no images; what a peer does lose images by is an error: Faust's \
-`take` acknowledges its batch also when the body raises, which a kill does not show."""
+Counted at the end, once nothing more arrived; an image is lost if Kafka, ClickHouse or Qdrant \
+lacks it for good. That rows are not doubled is the sinks' doing, which the peers borrow. All peers \
+commit after storing, so a kill costs them repeats and no images. An error is another matter: \
+Faust's `take` acknowledges its batch also when the body raises, and the agent goes on with the \
+next."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,20 @@ partitions are given to the next after 6."""
 
 Rates = dict[str, list[float]]
 """Images a second of each repeat, by contender."""
+
+
+@dataclass(frozen=True, slots=True)
+class Speeds:
+    """Of rounds at full speed: images a second, and milliseconds of processor time an image in the
+    contender's own processes; both of each repeat, by contender."""
+
+    rates: Rates
+    cpu_ms: dict[str, list[float]]
+
+    def cores(self, name: str) -> float:
+        """How many cores a contender kept busy, in the median."""
+        pairs = zip(self.rates[name], self.cpu_ms[name], strict=True)
+        return statistics.median(rate * cpu_ms / 1000 for rate, cpu_ms in pairs)
 
 
 async def warm_up(arena: Arena, contenders: Sequence[Contender], count: int) -> None:
@@ -50,23 +65,27 @@ async def full_speed(
     count: int,
     repeats: int,
     report: Callable[[str], None],
-) -> Rates:
+) -> Speeds:
     """Publish `count` photos at once to each in turn, and time until all stores have the last."""
     rates: Rates = {contender.name: [] for contender in contenders}
+    cpu_ms: dict[str, list[float]] = {contender.name: [] for contender in contenders}
     for repeat in range(repeats):
         # Another one begins each time, so that none always follows the same.
         turn = repeat % len(contenders)
         for contender in [*contenders[turn:], *contenders[:turn]]:
             feed = arena.new_feed(contender, source)
+            spent = arena.cpu_seconds(contender)
             began = time.time()
             await arena.publish(contender, feed, source, count)
             ended = await arena.until_stored(feed, count, _PATIENCE)
+            spent = arena.cpu_seconds(contender) - spent
+            cpu_ms[contender.name].append(1000 * spent / count)
             rates[contender.name].append(count / (ended - began))
         report(
             f"{source}, round {repeat + 1}: "
             + ", ".join(f"{name} {found[-1]:.1f}/s" for name, found in rates.items())
         )
-    return rates
+    return Speeds(rates, cpu_ms)
 
 
 async def equal_load(
@@ -102,8 +121,8 @@ async def equal_load(
 
 
 @dataclass(frozen=True, slots=True)
-class AfterKills:
-    """What became of the images of a contender that was killed.
+class Account:
+    """What became of a contender's images.
 
     Attributes:
         lost: images that are not in all of Kafka's topics, ClickHouse and Qdrant.
@@ -112,7 +131,6 @@ class AfterKills:
     """
 
     published: int
-    kills: int
     lost: int
     doubled_rows: int
     repeats: int
@@ -120,7 +138,7 @@ class AfterKills:
 
 async def killed(
     arena: Arena, contenders: Sequence[Contender], count: int, kills: int, seed: int
-) -> dict[str, AfterKills]:
+) -> dict[str, Account]:
     """Kill each contender with SIGKILL, `kills` times within `count` images, all side by side: this
     counts images, not seconds."""
     results = await asyncio.gather(
@@ -129,9 +147,7 @@ async def killed(
     return {contender.name: result for contender, result in zip(contenders, results, strict=True)}
 
 
-async def _killed(
-    arena: Arena, contender: Contender, count: int, kills: int, seed: int
-) -> AfterKills:
+async def _killed(arena: Arena, contender: Contender, count: int, kills: int, seed: int) -> Account:
     chance = random.Random(seed)
     feed = arena.new_feed(contender, "killed")
     published = await arena.publish(contender, feed, "local", count)
@@ -143,12 +159,30 @@ async def _killed(
         await asyncio.sleep(chance.uniform(0.0, 0.8))
         arena.kill(contender)
         done = len(arena.seen(feed).verdict_at)
+    return await _account(arena, feed, len(published))
+
+
+async def store_away(
+    arena: Arena, contenders: Sequence[Contender], count: int
+) -> dict[str, Account]:
+    """Kill ClickHouse's engine, which is back within seconds, while each contender is at work on
+    `count` images; side by side."""
+    feeds = {contender.name: arena.new_feed(contender, "store-away") for contender in contenders}
+    for contender in contenders:
+        await arena.publish(contender, feeds[contender.name], "local", count)
+    for feed in feeds.values():
+        await arena.until_verdicts(feed, 1, _PATIENCE)
+    arena.kill_clickhouse()
+    accounts = await asyncio.gather(*(_account(arena, feed, count) for feed in feeds.values()))
+    return dict(zip(feeds, accounts, strict=True))
+
+
+async def _account(arena: Arena, feed: str, count: int) -> Account:
     lost = await _missing(arena, feed, count)
     seen = arena.seen(feed)
     rows, _ = await arena.stored(feed)
-    return AfterKills(
-        published=len(published),
-        kills=kills,
+    return Account(
+        published=count,
         lost=lost,
         doubled_rows=await asyncio.to_thread(arena.rows_of, feed) - rows,
         repeats=seen.verdicts.total() - len(seen.verdicts),
