@@ -21,7 +21,7 @@ from typing import NamedTuple, Self
 
 import httpx
 import msgspec
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -333,19 +333,17 @@ class Testbed:
         Raises:
             BenchError: there were not so many within `within` seconds.
         """
+        # Without a group it is given all partitions of its topic.
         consumer = AIOKafkaConsumer(
-            bootstrap_servers=self.bootstrap, auto_offset_reset="earliest", enable_auto_commit=False
+            topic,
+            bootstrap_servers=self.bootstrap,
+            auto_offset_reset="earliest",
+            enable_auto_commit=False,
         )
         await consumer.start()
         found: list[Verdict] = []
         deadline = time.monotonic() + within
         try:
-            while not (partitions := consumer.partitions_for_topic(topic)):
-                if time.monotonic() > deadline:
-                    raise BenchError(f"there is no topic {topic}")
-                await consumer.topics()
-                await asyncio.sleep(0.05)
-            consumer.assign([TopicPartition(topic, number) for number in partitions])
             while len(found) < skip + count:
                 if time.monotonic() > deadline:
                     raise BenchError(

@@ -26,8 +26,8 @@ from bench.photo_server import PhotoServer
 from bench.photos import MIX, Photos, load_photos
 from bench.testbed import Record, Route, RunningWorker, Testbed, reference, steady_rate
 
-_LONG_SESSION = {"IMAGEWIRE_STREAM__SESSION_TIMEOUT": "300"}
-"""A worker is stopped while its models run alone, and must still have its partitions afterwards."""
+_LONG_SESSION = {"IMAGEWIRE_STREAM__SESSION_TIMEOUT": "120"}
+"""A worker sleeps while its models run alone, and must still have its partitions afterwards."""
 
 _DIFFERENT = 60
 
@@ -124,11 +124,11 @@ async def _measure(
         bed.worker(route, settings | server.environment() | _LONG_SESSION) as worker,
     ):
         line = Line(bed, worker, operators)
-        with _asleep(worker):
-            batch, rates.way = await _best_way(options, models, operators)
         # Two laps that are not counted: code is loaded, service times are learned.
         await line.lap(_from_disk(photos, folder, line.next_numbers()))
         await line.lap(_from_web(server, line.next_numbers()))
+        with _asleep(worker):
+            batch, rates.way = await _best_way(options, models, operators)
         for repeat in range(1 if options.quick else options.repeats):
             with _asleep(worker):
                 rates.ceiling.append(await _ceiling(models, operators, batch, rates.way))
