@@ -127,8 +127,7 @@ async def _measure(
         # Two laps that are not counted: code is loaded, service times are learned.
         await line.lap(_from_disk(photos, folder, line.next_numbers()))
         await line.lap(_from_web(server, line.next_numbers()))
-        with _asleep(worker):
-            batch, rates.way = await _best_way(options, models, operators)
+        batch, rates.way = await _best_way(options, models, worker, operators)
         for repeat in range(1 if options.quick else options.repeats):
             with _asleep(worker):
                 rates.ceiling.append(await _ceiling(models, operators, batch, rates.way))
@@ -194,15 +193,17 @@ def _asleep(worker: RunningWorker) -> Iterator[None]:
 
 
 async def _best_way(
-    options: Options, models: Contestant, operators: OperatorSet
+    options: Options, models: Contestant, worker: RunningWorker, operators: OperatorSet
 ) -> tuple[int, str]:
     """The batch size and the order of work in which the models alone are fastest."""
     tried = {}
     batches = (2,) if options.quick else (16, 32)
-    await _ceiling(models, operators, batches[0], "in turn")
+    await _ceiling(models, operators, batches[0], "in turn")  # loads code and warms caches
     for way in ("in turn", "overlapped"):
         for batch in batches:
-            tried[batch, way] = await _ceiling(models, operators, batch, way)
+            # Awake in between, so that Kafka does not take its partitions away.
+            with _asleep(worker):
+                tried[batch, way] = await _ceiling(models, operators, batch, way)
             options.report(f"models alone, {way}, batch {batch}: {tried[batch, way]:.2f} images/s")
     return max(tried, key=lambda key: tried[key])
 
