@@ -86,6 +86,7 @@ class Pipeline:
         # Held until decoding takes the bytes over, so that fetched images do not pile up.
         self._fetch_slots = {lane: asyncio.Semaphore(fetch_concurrency) for lane in Lane}
         self._fetching: set[asyncio.Task[None]] = set()
+        self._inline: dict[Lane, asyncio.Queue[Frame]] = {lane: asyncio.Queue() for lane in Lane}
         self._defects: asyncio.Queue[BaseException] = asyncio.Queue()
         self._accepting = True
         # Decoding takes what is ready: there is nothing to gain from waiting for more.
@@ -117,6 +118,12 @@ class Pipeline:
         )
         # Analysed frames, and those whose findings were known; the policy is quick.
         self._to_decide: asyncio.Queue[list[Frame]] = asyncio.Queue(2)
+        for stage, depth in {
+            "fetch": lambda: len(self._fetching) + sum(q.qsize() for q in self._inline.values()),
+            "decode": lambda: len(self._to_decode),
+            "device": lambda: len(self._to_device),
+        }.items():
+            metrics.queue_depth.labels(stage).set_function(depth)
 
     async def submit(self, frame: Frame, acknowledge: Callable[[], object]) -> None:
         """Take a frame into the pipeline, waiting while too much is under way.
@@ -144,22 +151,16 @@ class Pipeline:
         self._metrics.frames_in.labels(self._metrics.feed(frame.feed)).inc()
         if frame.failed:
             self._delivery.deliver([frame])
-        elif (
-            frame.content is not None
-            and not self._fetching
-            and self._to_decode.has_room(frame.lane)
-        ):
+        elif frame.content is not None:
             # The bytes came with the record: a task of its own would cost more than it does. But
-            # this must not wait for room, nor overtake a frame that does.
-            await self._to_decode.put(frame)
-            self._measure("decode", self._to_decode)
+            # references behind it must not wait until there is room for it.
+            self._inline[frame.lane].put_nowait(frame)
         else:
             self._start(frame)
 
     def _start(self, frame: Frame) -> None:
         task = asyncio.create_task(self._fetch(frame))
         self._fetching.add(task)
-        self._metrics.queue_depth.labels("fetch").set(len(self._fetching))
         task.add_done_callback(self._fetched)
 
     async def run(self) -> None:
@@ -183,6 +184,7 @@ class Pipeline:
                     "policy": self._decide_batches(threads[2]),
                     "loop": measure_loop_delay(self._metrics.loop_delay.observe),
                     "fetch": self._watch_fetching(),
+                    **{f"inline {lane}": self._take_inline(lane) for lane in Lane},
                 }
             )
         finally:
@@ -194,12 +196,15 @@ class Pipeline:
             for thread in threads:
                 await asyncio.to_thread(thread.shutdown)
 
+    async def _take_inline(self, lane: Lane) -> None:
+        while True:
+            await self._to_decode.put(await self._inline[lane].get())
+
     async def _watch_fetching(self) -> None:
         raise await self._defects.get()
 
     def _fetched(self, task: asyncio.Task[None]) -> None:
         self._fetching.discard(task)
-        self._metrics.queue_depth.labels("fetch").set(len(self._fetching))
         if not task.cancelled() and (error := task.exception()) is not None:
             self._defects.put_nowait(error)
 
@@ -245,7 +250,6 @@ class Pipeline:
                 self._delivery.deliver([frame])
             else:
                 await self._to_decode.put(frame)
-                self._measure("decode", self._to_decode)
 
     async def _fetch_content(self, frame: Frame) -> None:
         started = time.perf_counter()
@@ -266,7 +270,6 @@ class Pipeline:
         loop = asyncio.get_running_loop()
         while True:
             frames = self._still_ours(await self._to_decode.take())
-            self._measure("decode", self._to_decode)
             if not frames:
                 continue
             if self._reuse is not None:
@@ -295,7 +298,6 @@ class Pipeline:
         for frame in frames:
             if not frame.failed:
                 await self._to_device.put(frame)
-        self._measure("device", self._to_device)
 
     async def _analyse_batches(self, thread: ThreadPoolExecutor) -> None:
         loop = asyncio.get_running_loop()
@@ -305,7 +307,6 @@ class Pipeline:
             self._metrics.batch_limit.set(limit)
             frames = self._still_ours(await self._to_device.take())
             self._to_decode.wake()
-            self._measure("device", self._to_device)
             if not frames:
                 continue
             oldest = min(frame.received_at for frame in frames)
@@ -387,9 +388,6 @@ class Pipeline:
             else:
                 kept.append(frame)
         return kept
-
-    def _measure(self, stage: str, queue: MicroBatcher) -> None:
-        self._metrics.queue_depth.labels(stage).set(len(queue))
 
     def _written(self, frames: Sequence[Frame], sink: Sink) -> None:
         if sink.name != "kafka":
