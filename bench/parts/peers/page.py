@@ -229,6 +229,6 @@ the other, divided by what the operators take."""
 _ABOUT_LOSSES = """\
 Counted at the end, once nothing more arrived; an image is lost if Kafka, ClickHouse or Qdrant \
 lacks it for good. That rows are not doubled is the sinks' doing, which the peers borrow. All \
-peers commit after storing, so a kill costs them repeats and no images. An error is another matter: \
-Faust's `take` acknowledges its batch also when the body raises, and the agent goes on with the \
-next."""
+peers commit after storing, so a kill costs them repeats and no images. An error is another \
+matter: Faust's `take` acknowledges its batch also when the body raises, and the agent goes on \
+with the next."""
