@@ -31,24 +31,29 @@ class Plan:
     """What one repeat does.
 
     Attributes:
-        burst: images published at once to see the capacity.
+        warm_up: images published at once before anything is measured; they tell how many make
+            the burst.
+        burst_seconds: for about how long images published at once are worked on to see the
+            capacity.
         alone: images published one by one to see the service time of one.
         loads: fraction of the capacity, and seconds for which images arrive and count.
     """
 
-    burst: int
+    warm_up: int
+    burst_seconds: float
     alone: int
     loads: tuple[tuple[float, float], ...]
 
 
 FULL = Plan(
-    burst=320,
+    warm_up=160,
+    burst_seconds=7.0,
     alone=30,
     # Most time goes to the two loads that have a target: at a tenth images are rare, and a 99th
     # percentile needs many.
     loads=((0.1, 10.0), (0.3, 4.0), (0.5, 4.0), (0.7, 9.0), (0.9, 5.0), (1.1, 6.0)),
 )
-QUICK = Plan(burst=24, alone=3, loads=((0.1, 2.0), (0.7, 1.0), (1.1, 1.0)))
+QUICK = Plan(warm_up=24, burst_seconds=1.0, alone=3, loads=((0.1, 2.0), (0.7, 1.0), (1.1, 1.0)))
 
 SIZES = ((640, 480),)
 """One size, so that percentiles are not those of a mix, and a small one, beside whose service time
@@ -139,9 +144,12 @@ async def _measure(folder: Path, plan: Plan, options: Options) -> tuple[list[Rep
         bed.worker(route, settings) as worker,
     ):
         options.report("warming up")
-        await line.burst(plan.burst // 2)
+        warm = await line.burst(plan.warm_up)
+        rate = steady_rate([each.decided for each in warm], plan.warm_up // 2)
         for number in range(options.repeats):
-            repeat = await _capacity(line, worker, plan)
+            repeat = await _capacity(
+                line, worker, plan.alone, max(int(plan.burst_seconds * rate), 32)
+            )
             options.report(
                 f"capacity {repeat.capacity:.1f} images/s in batches of {repeat.full_batch:.1f}; "
                 f"one image alone takes {repeat.service_of_one * 1000:.1f} ms"
@@ -156,20 +164,20 @@ async def _measure(folder: Path, plan: Plan, options: Options) -> tuple[list[Rep
     return repeats, max_wait
 
 
-async def _capacity(line: Line, worker: RunningWorker, plan: Plan) -> Repeat:
-    """Service times and throughput, before any load."""
+async def _capacity(line: Line, worker: RunningWorker, alone_images: int, images: int) -> Repeat:
+    """Service times of `alone_images` one by one, and throughput of `images` at once."""
     alone = []
-    for _ in range(plan.alone):
+    for _ in range(alone_images):
         before = await Reading.of(worker)
         (seen,) = await line.burst(1)
         gained = (await Reading.of(worker)).since(before)
         stages = (gained.stage_seconds(stage) for stage in ("fetch", "decode"))
         alone.append(Alone(seen.latency, *stages, gained.waited, gained.stage_seconds("operators")))
     before = await Reading.of(worker)
-    burst = await line.burst(plan.burst)
+    burst = await line.burst(images)
     gained = (await Reading.of(worker)).since(before)
     return Repeat(
-        capacity=steady_rate([each.decided for each in burst], plan.burst // 4),
+        capacity=steady_rate([each.decided for each in burst], images // 4),
         alone=alone,
         service_of_full=gained.stage_seconds("operators"),
         full_batch=gained.batch_size,
