@@ -77,6 +77,7 @@ class Eyes:
 
     def __init__(self, settings: Settings) -> None:
         device = choose_device(settings.models.device, settings.models.precision)
+        self._device = device.torch_device
         catalog = load_catalog(settings.models.catalogs)
         self._chain = OperatorChain(
             build_operators(settings.operators, device, catalog),
@@ -87,7 +88,7 @@ class Eyes:
     def look(self, frames: Sequence[Frame]) -> None:
         """Decode `frames`, run every operator over them, and decide."""
         for frame in frames:
-            decode(frame)
+            decode(frame, self._device)
         self._chain.process(frames)
 
     def embedding_model(self) -> tuple[str, int] | None:
@@ -98,7 +99,7 @@ class Eyes:
         return None
 
 
-def decode(frame: Frame) -> None:
+def decode(frame: Frame, device: torch.device) -> None:
     """Fill the pixels of a frame from its bytes, as a user of OpenCV does."""
     content = frame.content or b""
     frame.findings.fingerprint = Fingerprint(hashlib.sha256(content).hexdigest())
@@ -108,7 +109,7 @@ def decode(frame: Frame) -> None:
         return
     height, width = pixels.shape[:2]
     frame.findings.image = ImageInfo(width, height, "jpeg", len(content))
-    frame.pixels = torch.from_numpy(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB))
+    frame.pixels = torch.from_numpy(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)).to(device)
     frame.content = None
 
 
