@@ -14,12 +14,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from operators.chain import OutOfMemory
 from operators.frame import Frame, Lane, Stage
 from operators.near_identical import REUSED
 from sinks.replay import failed_attempts
 from sinks.sink import Sink
-from streams.batch_limit import BatchLimit
+from streams.batch_lessons import BatchLessons
 from streams.batcher import BatchLimits, MicroBatcher
 from streams.delivery import Delivery
 from streams.fetched import FetchError, shown
@@ -67,8 +66,7 @@ class Pipeline:
         self._chain = chain
         self._metrics = metrics
         self._reuse = reuse
-        self._learns_whole_batches = service_times is None
-        self._service_times = service_times or ServiceTimes()
+        self._lessons = BatchLessons(batch.max_batch, metrics, service_times)
         self._delivery = Delivery(
             sinks,
             metrics,
@@ -101,9 +99,6 @@ class Pipeline:
             ),
         )
         # Two batches: one on its way to the device, one being decoded behind it.
-        self._max_batch = batch.max_batch
-        self._batch_limit = BatchLimit(batch.max_batch)
-        metrics.batch_limit.set(batch.max_batch)
         self._to_device = MicroBatcher(
             BatchLimits(
                 max_batch=batch.max_batch,
@@ -114,7 +109,7 @@ class Pipeline:
             lambda frame: 0 if frame.pixels is None else frame.pixels.nbytes,
             max_frames=2 * batch.max_batch,
             max_bytes=stream.max_in_flight_bytes,
-            predict=self._service_times.predict,
+            predict=self._lessons.predict,
         )
         # Analysed frames, and those whose findings were known; the policy is quick.
         self._to_decide: asyncio.Queue[list[Frame]] = asyncio.Queue(2)
@@ -279,13 +274,15 @@ class Pipeline:
                 frames = sorted_frames["new"]
                 if sorted_frames["cached"]:
                     await self._to_decide.put(sorted_frames["cached"])
-            parts = decoded_parts(self._decoder, frames) if frames else iter(())
-            while True:
+            parts = decoded_parts(self._decoder, frames)
+            left = len(frames)
+            while left:
                 started = time.perf_counter()
                 part = await loop.run_in_executor(thread, next, parts, None)
                 if part is None:
                     break
                 self._metrics.stage_seconds.labels("decode").observe(time.perf_counter() - started)
+                left -= len(part)
                 await self._hand_over(part)
 
     async def _hand_over(self, frames: Sequence[Frame]) -> None:
@@ -302,9 +299,7 @@ class Pipeline:
     async def _analyse_batches(self, thread: ThreadPoolExecutor) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            limit = self._batch_limit.current()
-            self._to_device.limit_to(limit)
-            self._metrics.batch_limit.set(limit)
+            self._to_device.limit_to(self._lessons.limit())
             frames = self._still_ours(await self._to_device.take())
             self._to_decode.wake()
             if not frames:
@@ -312,13 +307,11 @@ class Pipeline:
             oldest = min(frame.received_at for frame in frames)
             self._metrics.batch_wait.observe(time.monotonic() - oldest)
             self._metrics.batch_size.observe(len(frames))
-            predicted = self._service_times.predict(len(frames))
+            predicted = self._lessons.predict(len(frames))
             started = time.perf_counter()
             shortage = await loop.run_in_executor(thread, analysed, self._chain, frames)
             seconds = time.perf_counter() - started
-            if shortage is not None:
-                self._learn_from(shortage)
-            self._learn_time(len(frames), predicted, seconds)
+            self._lessons.learn(len(frames), seconds, predicted, shortage)
             for frame in frames:
                 frame.pixels = None
             await self._to_decide.put(frames)
@@ -352,28 +345,6 @@ class Pipeline:
             for frame in frames:
                 for twin in self._reuse.give_up(frame):
                     self._start(twin)
-
-    def _learn_time(self, batch_size: int, predicted: float, seconds: float) -> None:
-        self._metrics.stage_seconds.labels("operators").observe(seconds)
-        if self._learns_whole_batches:
-            self._service_times.observe("operators", batch_size, seconds)
-        if predicted > 0:
-            self._metrics.prediction.observe(seconds / predicted)
-        for size in {1, self._max_batch}:
-            for stage, expected in self._service_times.by_stage(size).items():
-                self._metrics.service_time.labels(stage, str(size)).set(expected)
-
-    def _learn_from(self, shortage: OutOfMemory) -> None:
-        """Keep the next batches to what fitted; an image too large by itself changes nothing."""
-        self._metrics.out_of_memory.inc(shortage.times)
-        if shortage.batch_sizes:
-            smallest = min(shortage.batch_sizes)
-            limit = self._batch_limit.did_not_fit(smallest)
-            logger.warning(
-                "a batch of %d frames did not fit into memory; batches hold %d for now",
-                smallest,
-                limit,
-            )
 
     def _still_ours(self, frames: Sequence[Frame]) -> list[Frame]:
         """The frames that are still to be acknowledged here; those revoked meanwhile are let go,
