@@ -1,7 +1,7 @@
-"""Where a process spends its time, by py-spy's samples from outside, summed by package.
+"""Where a process spends its time, by py-spy's samples from outside.
 
-A figure that misses its target is to come with a profile; and what a profile shows best at a glance
-is which library the time goes to.
+A figure that misses its target is to come with a profile. What it has to show at a glance is which
+library the time goes to, and which of our own functions asked for it.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import sys
 import tempfile
 from collections import Counter
 from pathlib import Path
+
+OWN_PACKAGES = ("imagewire", "streams", "operators", "models", "sinks")
 
 _ROOT = Path(__file__).parents[1]
 _FRAME = re.compile(r"^(?P<function>.*) \((?P<file>.*?)(:\d+)?\)$")
@@ -26,7 +28,8 @@ class ProfileError(Exception):
 async def sample(pid: int, seconds: float) -> Counter[str]:
     """Samples by stack, each `function (file:line);…`, the outermost frame first.
 
-    Threads that wait are left out. Needs the right to trace the process (its owner's or root's).
+    Only threads that hold the interpreter's lock are sampled: others wait, or compute in C beside
+    it. Needs the right to trace the process (its owner's or root's).
 
     Raises:
         ProfileError
@@ -37,7 +40,7 @@ async def sample(pid: int, seconds: float) -> Counter[str]:
         process = await asyncio.create_subprocess_exec(
             *(str(program), "record", "--pid", str(pid), "--duration", str(round(seconds))),
             *("--rate", "200", "--format", "raw", "--full-filenames", "--nonblocking"),
-            *("--output", str(output)),
+            *("--gil", "--output", str(output)),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
@@ -62,15 +65,29 @@ def by_package(stacks: Counter[str]) -> dict[str, float]:
     return {package: count / total for package, count in found.most_common()}
 
 
-def by_function(stacks: Counter[str], most: int) -> dict[str, float]:
-    """The same by function, the `most` largest: `package: function`."""
+def by_own_function(stacks: Counter[str], most: int) -> dict[str, float]:
+    """The share of samples by the innermost function of Imagewire's own, with all that it called,
+    the `most` largest; what none of them called counts for the outermost library."""
     found: Counter[str] = Counter()
     for stack, count in stacks.items():
-        leaf = stack.split(";")[-1]
-        match = _FRAME.match(leaf)
-        found[f"{package_of(leaf)}: {match['function'] if match else leaf}"] += count
+        frames = stack.split(";")
+        own = [frame for frame in frames if package_of(frame) in OWN_PACKAGES]
+        if own:
+            match = _FRAME.match(own[-1])
+            function = match["function"] if match else own[-1]
+            found[f"{_module_of(own[-1])}: {function}"] += count
+        else:
+            packages = [package_of(frame) for frame in frames]
+            libraries = [name for name in packages if name not in ("Python", "asyncio", "bench")]
+            found[f"{libraries[0] if libraries else packages[-1]} by itself"] += count
     total = found.total() or 1
     return {function: count / total for function, count in found.most_common(most)}
+
+
+def _module_of(frame: str) -> str:
+    match = _FRAME.match(frame)
+    path = Path(match["file"] if match else frame)
+    return ".".join(path.relative_to(_ROOT).with_suffix("").parts)
 
 
 def package_of(frame: str) -> str:

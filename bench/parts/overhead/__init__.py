@@ -20,7 +20,7 @@ from typing import Any
 from bench.figures import Options, Report, figure
 from bench.laps import Contestant
 from bench.photos import Photos, load_photos
-from bench.sampling_profile import ProfileError, by_function, by_package, sample
+from bench.sampling_profile import ProfileError, by_own_function, by_package, sample
 from bench.testbed import Testbed, inline
 
 DEVICES = ("cpu",)
@@ -278,11 +278,12 @@ def _profile_text(stacks: Counter[str]) -> list[str]:
     packages = [f"{name} {share:.0%}" for name, share in by_package(stacks).items() if share > 0.01]
     return [
         "",
-        f"Where the worker's time goes with every sink and the default policy ({stacks.total()} "
-        "samples of py-spy over all threads that run, by the package of the innermost Python "
-        f"function): {', '.join(packages)}.",
+        "Where the worker's interpreter spends its time with every sink and the default policy: "
+        f"{stacks.total()} samples of py-spy over the threads that hold its lock. By package of "
+        f"the innermost function: {', '.join(packages)}. By the innermost function of "
+        "Imagewire's own, with all that it calls:",
         "",
         "| function | share |",
         "|---|--:|",
-        *(f"| `{name}` | {share:.1%} |" for name, share in by_function(stacks, 12).items()),
+        *(f"| `{name}` | {share:.1%} |" for name, share in by_own_function(stacks, 16).items()),
     ]
