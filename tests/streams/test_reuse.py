@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from faulty_parts import FakeChain, FakeDecoder, FakeFetcher, RecordingSink, frame, until
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from operators.findings import Detection, Embedding, Verdict
@@ -215,6 +215,50 @@ def test_the_bounds_hold_whatever_comes(contents: list[tuple[int, int]]) -> None
         assert count <= 4
         assert size <= 100_000
         assert (size == 0) == (count == 0)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    arrivals=st.lists(
+        st.tuples(
+            st.sampled_from([b"a", b"b", b"c", b"undecodable", b"crash-decoder"]),
+            st.sampled_from(Lane),
+            st.booleans(),  # whether the operators fail it
+            st.integers(0, 1),  # partition
+        ),
+        max_size=40,
+    ),
+    max_batch=st.integers(1, 6),
+    kept=st.integers(1, 3),
+)
+def test_every_image_ends_once_whatever_repeats_and_whatever_fails(
+    arrivals: list[tuple[bytes, Lane, bool, int]], max_batch: int, kept: int
+) -> None:
+    async def scene() -> None:
+        async with at_work(Reuse(kept, 1_000_000), max_batch=max_batch) as scene:
+            frames = [
+                frame(str(n), offset=n, value=value, lane=lane, partition=partition)
+                for n, (value, lane, _, partition) in enumerate(arrivals)
+            ]
+            scene.chain.poison = {str(n) for n, (_, _, bad, _) in enumerate(arrivals) if bad}
+            await scene.submit(*frames)
+            assert await scene.pipeline.drain(20) == 0
+            assert sorted(scene.sink.findings + scene.sink.failures) == sorted(
+                one.image_id for one in frames
+            )
+            assert sorted(scene.acknowledged) == list(range(len(frames)))
+            for one in frames:
+                value = one.origin.value
+                assert one.failed or value in (b"a", b"b", b"c")
+                assert not one.failed or one.image_id in scene.chain.poison or value not in b"abc"
+                if not one.failed:
+                    assert one.findings.verdict == Verdict("allow", f"for test/{one.image_id}")
+                    twins = [other for other in frames if other.origin.value == value]
+                    source = one.findings.extra.get("reused", {}).get("image_id", one.image_id)
+                    assert source in {other.image_id for other in twins}
+            assert max(map(len, scene.chain.batches), default=0) <= max_batch
+
+    asyncio.run(scene())
 
 
 @pytest.fixture(autouse=True)
