@@ -16,12 +16,15 @@ from bench.figures import Options, Report, figure
 from bench.laps import Contestant
 from bench.models_alone import models_alone
 from bench.photos import MIX
+from bench.results import on_gpu
 from bench.testbed import steady_rate
 from operators.registry import BUILT_IN
 
 WHOLE = "operators"
+_DIFFERENT = 60
 BATCHES = (1, 4, 8, 16, 32)
-_PHOTOS = 32
+_MORE_ON_GPU = (64,)
+_PHOTOS, _PHOTOS_ON_GPU = 32, 512
 """In a lap; with a warm-up of one batch before the clock starts."""
 
 Rates = dict[str, dict[int, list[float]]]
@@ -40,14 +43,16 @@ def run(options: Options) -> Report:
 async def _run(options: Options, directory: Path) -> Rates:
     kinds = [*(f"operator {name}" for name in BUILT_IN), WHOLE]
     batches, photos, repeats = BATCHES, _PHOTOS, options.repeats
+    if gpu := on_gpu(options.device):
+        batches, photos = BATCHES + _MORE_ON_GPU, _PHOTOS_ON_GPU
     settings = {"IMAGEWIRE_MODELS__DEVICE": options.device}
     if options.quick:
         kinds, batches, photos, repeats = ["operator embedding", WHOLE], (1, 2), 4, 1
         settings["IMAGEWIRE_OPERATORS__TEXT__ENABLED"] = "false"
     rates: Rates = {kind: {batch: [] for batch in batches} for kind in kinds}
-    async with models_alone(directory, settings, different=photos) as models:
+    async with models_alone(directory, settings, different=_DIFFERENT) as models:
         for kind in kinds:
-            slow = kind in (WHOLE, "operator text")
+            slow = kind in (WHOLE, "operator text") and not gpu
             for batch in batches:
                 if slow and batch < 4 and not options.quick:
                     continue  # minutes for what is known to be slower

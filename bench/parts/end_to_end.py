@@ -24,6 +24,7 @@ from bench.laps import Contestant
 from bench.models_alone import models_alone
 from bench.photo_server import PhotoServer
 from bench.photos import MIX, Photos, load_photos
+from bench.results import on_gpu
 from bench.testbed import Record, Route, RunningWorker, Testbed, reference, steady_rate
 
 _LONG_SESSION = {"IMAGEWIRE_STREAM__SESSION_TIMEOUT": "120"}
@@ -58,6 +59,10 @@ SETS = (
     OperatorSet("the default set", "", (), 16, 32),
     OperatorSet("without reading text", "_without_text", ("text",), 48, 160),
 )
+_ON_GPU = (
+    OperatorSet("the default set", "", (), 128, 640),
+    OperatorSet("without reading text", "_without_text", ("text",), 512, 2560),
+)
 _QUICK = (OperatorSet("fingerprint only", "", ("objects", "text", "embedding", "scores"), 2, 8),)
 
 
@@ -77,7 +82,9 @@ class Rates:
 def run(options: Options) -> Report:
     """Measure each set of operators: models alone, photos from disk, photos over HTTP, by turns."""
     directory = Path(tempfile.mkdtemp(prefix="imagewire-end-to-end-"))
-    sets = _QUICK if options.quick else SETS
+    sets = _ON_GPU if on_gpu(options.device) else SETS
+    if options.quick:
+        sets = _QUICK
     try:
         found = asyncio.run(_run(options, directory, sets))
     finally:
@@ -215,7 +222,7 @@ async def _ceiling(models: Contestant, operators: OperatorSet, batch: int, way: 
 
 
 def _report(found: dict[OperatorSet, Rates], options: Options) -> Report:
-    target = 0.90 if options.device.startswith("cuda") else 0.95
+    target = 0.90 if on_gpu(options.device) else 0.95
     figures: list[Figure] = []
     lines = [
         f"Photos are {MIX}; no two have the same bytes. The ceiling is the product's decoder and "
