@@ -21,7 +21,9 @@ from bench.testbed import steady_rate
 from operators.registry import BUILT_IN
 
 WHOLE = "operators"
-_DIFFERENT = 60
+_DIFFERENT = 32
+"""Pictures before they repeat. A lap is a whole number of rounds, so that every lap has the same
+work whichever photo it begins with: what is written in a picture decides how long reading takes."""
 BATCHES = (1, 4, 8, 16, 32)
 _MORE_ON_GPU = (64,)
 _PHOTOS, _PHOTOS_ON_GPU = 32, 512
