@@ -79,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--check",
         action="store_true",
         help="write nothing; exit 1 if a ratio is worse than the committed one by more than "
-        f"{TOLERANCE:.0%}",
+        f"{TOLERANCE:.0%}%",
     )
     chosen = parser.parse_args(arguments)
     if chosen.repeats < 1:
