@@ -114,7 +114,7 @@ class RunningWorker:
         self.process = process
         self.route = route
         self._client = httpx.AsyncClient(
-            base_url=f"http://{LOOPBACK}:{port}", trust_env=False, timeout=10.0
+            base_url=f"http://{LOOPBACK}:{port}", trust_env=False, verify=False, timeout=10.0
         )
 
     @property
@@ -131,6 +131,13 @@ class RunningWorker:
     def cpu_seconds(self) -> float:
         """Of the worker and its children, since it started."""
         return cpu_seconds(self.pid)
+
+    async def healthy(self) -> bool:
+        """Whether it takes images."""
+        try:
+            return (await self._client.get("/healthz")).status_code == httpx.codes.OK
+        except httpx.HTTPError:
+            return False
 
     async def exposition(self) -> str:
         """Its metrics as Prometheus gets them."""
@@ -273,6 +280,23 @@ class Testbed:
             await producer.stop()
         return count
 
+    def worker_environment(
+        self, route: Route, settings: Mapping[str, str], port: int
+    ) -> dict[str, str]:
+        """The whole environment of a worker whose HTTP endpoint is on `port`."""
+        inherited = {key: value for key, value in os.environ.items() if "IMAGEWIRE_" not in key}
+        return {
+            **inherited,
+            **malloc_environment(inherited),
+            **self.stack.environment(),
+            **route.environment(),
+            "IMAGEWIRE_HTTP__HOST": LOOPBACK,
+            "IMAGEWIRE_HTTP__PORT": str(port),
+            # The photos are few and come again and again: each is to be analysed every time.
+            "IMAGEWIRE_REUSE__IDENTICAL": "false",
+            **settings,
+        }
+
     @asynccontextmanager
     async def worker(
         self,
@@ -294,23 +318,11 @@ class Testbed:
             imagewire.embedded.process.ProcessError: it did not start.
         """
         port = free_port()
-        own = self.stack.environment()
-        inherited = {key: value for key, value in os.environ.items() if "IMAGEWIRE_" not in key}
         process = ManagedProcess(
             name,
             [sys.executable, *command],
             log_directory=self.logs,
-            environment={
-                **inherited,
-                **malloc_environment(inherited),
-                **own,
-                **route.environment(),
-                "IMAGEWIRE_HTTP__HOST": LOOPBACK,
-                "IMAGEWIRE_HTTP__PORT": str(port),
-                # The photos are few and come again and again: each is to be analysed every time.
-                "IMAGEWIRE_REUSE__IDENTICAL": "false",
-                **(settings or {}),
-            },
+            environment=self.worker_environment(route, settings or {}, port),
             ready=lambda: _healthy(port),
             start_timeout=240.0,
             stop_timeout=60.0,

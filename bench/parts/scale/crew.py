@@ -4,14 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
+import sys
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
-from bench.parts.scale.simulated import picture
-from bench.testbed import BenchError, Record, Route, RunningWorker, Testbed, inline
+import msgspec
 
-_LOOK_SECONDS = 0.25
+from bench.parts.scale.simulated import picture
+from bench.testbed import (
+    BenchError,
+    Record,
+    Route,
+    RunningWorker,
+    Testbed,
+    inline,
+    steady_rate,
+)
+from imagewire.embedded.ports import free_port
+from imagewire.embedded.process import ManagedProcess
+from imagewire.malloc import malloc_environment
+
+_LOOK_SECONDS = 0.5
 _PATIENCE = 60.0
 _numbers = itertools.count()
 
@@ -51,6 +66,55 @@ async def workers(
         await asyncio.gather(*(contexts[name].__aexit__(None, None, None) for name in started))
 
 
+@asynccontextmanager
+async def forked_workers(
+    testbed: Testbed, plans: Mapping[str, tuple[Route, Mapping[str, str]]], python_path: str
+) -> AsyncIterator[dict[str, RunningWorker]]:
+    """Workers by name, forked from one process that loads what they all need.
+
+    Args:
+        plans: name of a worker to its route and its settings.
+        python_path: of all of them.
+    """
+    ports = {name: free_port() for name in plans}
+    plan = testbed.directory / "workers.json"
+    logs = {name: testbed.logs / f"{name}.log" for name in plans}
+    forked = [
+        {
+            "environment": testbed.worker_environment(route, settings, ports[name]),
+            "log": str(logs[name]),
+        }
+        for name, (route, settings) in plans.items()
+    ]
+    plan.touch(mode=0o600)  # it holds the stores' secrets
+    plan.write_bytes(msgspec.json.encode(forked))
+    process = ManagedProcess(
+        "workers",
+        [sys.executable, "-m", "bench.parts.scale.forked", str(plan)],
+        log_directory=testbed.logs,
+        environment={**os.environ, **malloc_environment(os.environ), "PYTHONPATH": python_path},
+        ready=lambda: _all_healthy(started.values()),
+        start_timeout=240.0,
+        stop_timeout=60.0,
+    )
+    started = {
+        name: RunningWorker(process, route, ports[name]) for name, (route, _) in plans.items()
+    }
+    try:
+        await process.start()
+        yield started
+    finally:
+        await process.stop()
+        await asyncio.gather(*(worker.close() for worker in started.values()))
+
+
+async def _all_healthy(workers: Iterable[RunningWorker]) -> bool:
+    for worker in workers:
+        if not await worker.healthy():
+            return False
+    return True
+
+
 async def images_a_second(
     testbed: Testbed,
     route: Route,
@@ -58,44 +122,44 @@ async def images_a_second(
     images: int,
     *,
     partitions: int,
-    ramp: float = 0.15,
+    already: int = 0,
 ) -> float:
-    """Publish `images` at once, evenly over the partitions, and see at which rate `crew` makes them
-    safe in every sink.
+    """Publish `images` at once, evenly over the partitions, and see at which rate `crew` decides.
 
-    The first and the last `ramp` of them are left out: the first ones come while others are still
-    being published, and towards the end not every worker has something to do.
+    A worker decides no faster than its images become safe in every sink, as those that are not are
+    bounded; when all are, the verdicts' timestamps tell the rate. The first 15 % are left out: they
+    come while others are still being published.
+
+    Args:
+        already: verdicts that this route had before.
 
     Raises:
         BenchError: some failed, or none was finished for a minute.
     """
     before = await _counts(crew)
-    began = changed = time.perf_counter()
-    seen = [(began, 0.0)]
+    changed = time.monotonic()
+    finished = failed = seen = 0.0
     publishing = asyncio.create_task(
         testbed.fill(route.images, small_images(images), partitions=partitions)
     )
     try:
-        while seen[-1][1] < images:
+        while finished < images:
             await asyncio.sleep(_LOOK_SECONDS)
             finished, failed = (
                 now - was for now, was in zip(await _counts(crew), before, strict=True)
             )
-            at = time.perf_counter()
-            if finished > seen[-1][1]:
-                changed = at
-            if failed or at - changed > _PATIENCE:
+            if finished > seen:
+                changed, seen = time.monotonic(), finished
+            if failed or time.monotonic() - changed > _PATIENCE:
                 raise BenchError(
-                    f"{finished:.0f} of {images} images are safe and {failed:.0f} failed after "
-                    f"{at - began:.0f} s; the end of a worker's log:\n"
-                    f"{crew[0].process.log_tail()}"
+                    f"{finished:.0f} of {images} images are safe and {failed:.0f} failed; the end "
+                    f"of the workers' log:\n{crew[0].process.log_tail()}"
                 )
-            seen.append((at, finished))
         await publishing
     finally:
         publishing.cancel()
-    first, last = ramp * images, (1 - ramp) * images
-    return (last - first) / (_moment(seen, last) - _moment(seen, first))
+    verdicts = await testbed.verdicts(route.verdicts, images, skip=already)
+    return steady_rate([verdict.at for verdict in verdicts], int(0.15 * images))
 
 
 async def _counts(crew: Sequence[RunningWorker]) -> tuple[float, float]:
@@ -105,11 +169,3 @@ async def _counts(crew: Sequence[RunningWorker]) -> tuple[float, float]:
         sum(reading.get("imagewire_frames_out_total", 0.0) for reading in readings),
         sum(reading.get("imagewire_frames_failed_total", 0.0) for reading in readings),
     )
-
-
-def _moment(seen: Sequence[tuple[float, float]], count: float) -> float:
-    """When `count` images were finished, on a straight line between two looks."""
-    for (before, fewer), (after, more) in itertools.pairwise(seen):
-        if fewer < count <= more:
-            return before + (after - before) * (count - fewer) / (more - fewer)
-    raise ValueError(f"{count} images were never finished")
