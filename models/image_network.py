@@ -7,11 +7,13 @@ from typing import Any
 
 import torch
 
+from models.backend_choices import chosen_backend
 from models.catalog import ModelCard, Task
 from models.device import Device
 from models.errors import ModelError
 from models.image_input import IMAGENET_SIZE, ImageInput
 from models.networks import build_network
+from models.runtimes import Backend, RuntimeModule
 
 
 class ImageNetwork:
@@ -25,13 +27,21 @@ class ImageNetwork:
     """
 
     def __init__(
-        self, card: ModelCard, device: Device, form: ImageInput, task: Task, pooling: str = "first"
+        self,
+        card: ModelCard,
+        device: Device,
+        form: ImageInput,
+        task: Task,
+        pooling: str = "first",
+        backend: Backend | None = None,
     ) -> None:
         """Load the network; its weights are verified first, and it is tried on an empty picture.
 
         Args:
             task: what it is wanted for, which must be the card's.
             pooling: `first` or `mean`: of networks that give a vector for each patch.
+            backend: what runs it, if it is ONNX on a processor; what `imagewire models tune` chose
+                when `None`.
 
         Raises:
             ModelError: it is for something else, cannot be verified or loaded, or fails.
@@ -46,7 +56,14 @@ class ImageNetwork:
         self._form = form
         self._pooling = pooling
         self._device = device
-        network: Any = build_network(card, card.verified_path(), features=task == "embedding")
+        if backend is None:
+            backend = chosen_backend(card.sha256)
+        if backend != "torch" and card.format == "onnx" and not device.is_cuda:
+            exact = device.dtype == torch.float32
+            network: Any = RuntimeModule(card.verified_path(), backend, exact)
+            self._device = device = Device(device.torch_device, torch.float32)
+        else:
+            network = build_network(card, card.verified_path(), features=task == "embedding")
         self._network = network.to(device.torch_device).to(form.dtype(device))
         if form.layout == "nchw":
             self._network = self._network.to(memory_format=torch.channels_last)
