@@ -24,10 +24,9 @@ def test_throughput_is_measured_by_what_is_stored(tmp_path: Path) -> None:
 
 
 def test_rows_are_filled_in_as_the_sink_would_write_them(tmp_path: Path) -> None:
+    fill_rows(tmp_path / "clickhouse", 1_500)
+
     settings = ClickHouseSettings(interface="chdb", path=tmp_path / "clickhouse")
-
-    fill_rows(settings, 1_500)
-
     client = connect(settings)
     try:
         answer = client.query(

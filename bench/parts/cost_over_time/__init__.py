@@ -22,12 +22,10 @@ from pathlib import Path
 from matplotlib.figure import Figure as Chart
 
 from bench.figures import Options, Report, figure
-from bench.parts.cost_over_time.rows import fill_rows
 from bench.parts.scale import crew, simulated
 from bench.testbed import PARTITIONS, BenchError, Route, RunningWorker, Testbed
 from imagewire.embedded.datadir import DataDirectory
 from imagewire.embedded.ports import LOOPBACK
-from sinks.clickhouse.settings import ClickHouseSettings
 from sinks.qdrant.settings import QdrantSettings
 
 DEVICES = ("cpu",)
@@ -70,9 +68,9 @@ async def _measure(
 ) -> dict[int, list[Burst]]:
     path = simulated.install(folder / "plugin")
     measured: dict[int, list[Burst]] = {size: [] for size in stored}
-    options.report(f"filling Qdrant with {' and '.join(f'{size:,}' for size in stored)} points")
+    options.report(f"filling the stores with {' and '.join(f'{size:,}' for size in stored)} each")
     began = time.monotonic()
-    await _fill_qdrant(folder, stored)
+    await fill(folder, stored)
     options.report(f"that took {time.monotonic() - began:.0f} s")
     async with AsyncExitStack() as exits:
         places: dict[int, _Place] = {}
@@ -83,8 +81,6 @@ async def _measure(
             broker = testbed.bootstrap  # one for all
             places[size] = _Place(testbed, Route.new(f"stored-{size}"))
             await testbed.create_topics(places[size].route.images)
-            options.report(f"filling ClickHouse with {size:,} rows")
-            await asyncio.to_thread(fill_rows, _writer(testbed), size)
         started = await exits.enter_async_context(
             crew.workers(
                 {
@@ -121,31 +117,23 @@ def _settings(path: str) -> dict[str, str]:
     }
 
 
-def _writer(testbed: Testbed) -> ClickHouseSettings:
-    record = testbed.stack.record
-    return ClickHouseSettings(
-        host=record.clickhouse_host,
-        port=record.clickhouse_port,
-        username=record.writer_user,
-        password=record.writer_password,  # type: ignore[arg-type] - pydantic makes it a secret
-        send_receive_timeout=120.0,
-    )
+async def fill(folder: Path, stored: Sequence[int]) -> None:
+    """Fill stores below `folder` that nothing serves yet, all at once, in processes of their own.
 
-
-async def _fill_qdrant(folder: Path, stored: Sequence[int]) -> None:
-    """All collections at once, in processes of their own, before anything serves them."""
+    Raises:
+        BenchError: it failed; what was wrong stands in the output.
+    """
     collection = QdrantSettings(host=LOOPBACK).collection_for(simulated.MODEL)
 
-    async def fill(size: int) -> None:
-        qdrant = DataDirectory(folder / str(size) / "data").qdrant
+    async def run_filler(name: str, *arguments: object) -> None:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
-            *("-m", "bench.parts.cost_over_time.points", str(qdrant), collection, str(size)),
+            *("-m", f"{__name__}.{name}", *map(str, arguments)),
             env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])},
         )
         try:
             if await process.wait():
-                raise BenchError(f"filling Qdrant with {size} points failed; see above")
+                raise BenchError(f"filling the stores with {name} failed; see above")
         finally:
             if process.returncode is None:
                 process.kill()
@@ -153,7 +141,9 @@ async def _fill_qdrant(folder: Path, stored: Sequence[int]) -> None:
 
     async with asyncio.TaskGroup() as group:
         for size in stored:
-            group.create_task(fill(size))
+            data = DataDirectory(folder / str(size) / "data")
+            group.create_task(run_filler("rows", data.clickhouse, size))
+            group.create_task(run_filler("points", data.qdrant, collection, size))
 
 
 def _report(measured: dict[int, list[Burst]], images: int, options: Options) -> Report:

@@ -64,9 +64,7 @@ def _payload(number: int, now: datetime) -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog=f"python -m {__spec__.name}", description=fill_points.__doc__
-    )
+    parser = argparse.ArgumentParser(description=fill_points.__doc__)
     parser.add_argument("directory", type=Path)
     parser.add_argument("collection")
     parser.add_argument("points", type=int)

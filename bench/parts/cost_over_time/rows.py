@@ -1,11 +1,18 @@
 """Rows as they are after a long time, which nobody will read in this run.
 
+    python -m bench.parts.cost_over_time.rows DIRECTORY ROWS
+
 Going through Kafka would take a quarter of an hour for a million, so they are put where the sink
-would have put them: by the product's own schema, and an `INSERT … SELECT`.
+would have put them: by the product's own schema, and an `INSERT … SELECT`. It is a process of its
+own since a process can open the engine on one directory only.
 """
 
 from __future__ import annotations
 
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
 from string import Template
 
 from sinks.clickhouse.connection import connect
@@ -39,8 +46,10 @@ FROM numbers(${first}, ${count})
 """)
 
 
-def fill_rows(settings: ClickHouseSettings, rows: int) -> None:
-    """Put `rows` into the table of images, one a second before now, made if it is not there."""
+def fill_rows(directory: Path, rows: int) -> None:
+    """Put `rows` into the table of images in `directory`, which nobody uses; one a second before
+    now."""
+    settings = ClickHouseSettings(interface="chdb", path=directory)
     client = connect(settings)
     try:
         migrate(client, settings.database)
@@ -54,3 +63,16 @@ def fill_rows(settings: ClickHouseSettings, rows: int) -> None:
             )
     finally:
         client.close()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=fill_rows.__doc__)
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("rows", type=int)
+    chosen = parser.parse_args(arguments)
+    fill_rows(chosen.directory, chosen.rows)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
