@@ -31,7 +31,7 @@ class ForkedWorker(msgspec.Struct):
     """One worker: its whole environment and where its log goes."""
 
     environment: dict[str, str]
-    log: Path
+    log: str
 
 
 def main(plan: Path) -> int:
