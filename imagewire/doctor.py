@@ -46,6 +46,7 @@ def run_checks(settings: Settings, directory: Path) -> Iterator[Check]:
         lambda: _processors(settings),
         lambda: _device(settings),
         _bfloat16,
+        _runtimes,
         _dali,
         lambda: _disk(directory),
         _java,
@@ -89,6 +90,19 @@ def _memory_allocator() -> Check:
         "glibc's; `imagewire worker`, `up` and `demo` start their workers with "
         + ", ".join(f"{name}={value}" for name, value in missing.items()),
     )
+
+
+def _runtimes() -> Check:
+    from models.backend_choices import load_choices
+
+    chosen = [
+        f"{choice.model} in {choice.backend}"
+        for choice in load_choices().values()
+        if choice.backend != "torch"
+    ]
+    if chosen:
+        return Check("runtimes", "ok", f"{', '.join(sorted(chosen))}; all others in torch")
+    return Check("runtimes", "ok", "torch; `imagewire models tune` measures others")
 
 
 def _processors(settings: Settings) -> Check:
