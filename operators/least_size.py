@@ -21,7 +21,7 @@ REDUCTIONS = (8, 4, 2)
 MARGIN = 2.0
 """How much larger than a network's input a picture is kept, so that the network is fed almost what
 it would be fed from the full picture. Of six photos in five sizes the embedding's cosine with that
-of the full picture was at least 0.998 with 2, 0.994 with 1.2 and 0.989 with 1 (docs/decoding.md).
+of the full picture was at least 0.998 with 2, 0.994 with 1.2 and 0.988 with 1 (docs/decoding.md).
 """
 
 
