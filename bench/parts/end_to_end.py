@@ -65,7 +65,7 @@ _ON_GPU = (
     OperatorSet("the default set", "", (), 128, 640),
     OperatorSet("without reading text", "_without_text", ("text",), 512, 2560),
 )
-_QUICK = (OperatorSet("fingerprint only", "", ("objects", "text", "embedding", "scores"), 2, 8),)
+_QUICK = (OperatorSet("fingerprint only", "", ("objects", "text", "embedding", "scores"), 4, 44),)
 
 
 @dataclass(slots=True)
