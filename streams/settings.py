@@ -133,10 +133,11 @@ class StreamSettings(Section):
         "imagewire", min_length=1, max_length=200, description="Kafka consumer group."
     )
     max_in_flight: int = Field(
-        256,
+        512,
         ge=1,
         le=100_000,
-        description="Frames taken from Kafka and not yet safe in every sink, for each lane.",
+        description="Frames taken from Kafka and not yet safe in every sink, for each lane. Sinks "
+        "write blocks of half as many at most times, and large blocks are what they are good at.",
     )
     max_in_flight_bytes: int = Field(
         1024 * MEBIBYTE,
@@ -172,8 +173,9 @@ class StreamSettings(Section):
         0.5,
         ge=0,
         le=30,
-        description="Seconds for which rows gather before an insert: few large blocks are what "
-        "ClickHouse wants. Verdicts do not wait for it.",
+        description="Seconds for which rows gather before an insert, unless half of max_in_flight "
+        "has gathered before: few large blocks are what ClickHouse wants. Verdicts do not wait for "
+        "it.",
     )
     qdrant_linger: float = Field(
         0.1, ge=0, le=30, description="Seconds for which points gather before an upsert."

@@ -23,6 +23,10 @@ from streams.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
+_PACE_SECONDS = 0.01
+"""From the beginning of one write to that of the next, if frames are few. The first after a pause
+leaves at once; but device batches that come thick and fast would each cost the price of a write."""
+
 _SETTLED_AT_ONCE = 100
 """Frames of a block that are acknowledged before others on the event loop have their turn: some 10
 µs of work each."""
@@ -72,6 +76,7 @@ class SinkWriter:
         self._on_rejected = on_rejected
         self._waiting: deque[Frame] = deque()
         self._gathering_since = 0.0
+        self._begun = 0.0
         self._arrived = asyncio.Event()
         self._full = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -101,12 +106,12 @@ class SinkWriter:
         """Write until cancelled."""
         while True:
             await self._arrived.wait()
-            if self._linger and not self._hurry.is_set():
+            if not self._hurry.is_set():
                 await self._gather()
             block = [
                 self._waiting.popleft() for _ in range(min(len(self._waiting), self._block_rows))
             ]
-            self._gathering_since = time.monotonic()
+            self._gathering_since = self._begun = time.monotonic()
             if not self._waiting:
                 self._arrived.clear()
             if len(self._waiting) < self._enough_rows and not self._hurry.is_set():
@@ -116,9 +121,12 @@ class SinkWriter:
 
     async def _gather(self) -> None:
         # Frames that came while the last block was written have gathered long enough.
-        rest = self._gathering_since + self._linger - time.monotonic()
+        until = max(self._gathering_since + self._linger, self._begun + _PACE_SECONDS)
+        rest = until - time.monotonic()
+        if rest <= 0:
+            return
         try:
-            async with asyncio.timeout(max(rest, 0.0)):
+            async with asyncio.timeout(rest):
                 await self._full.wait()
         except TimeoutError:
             return
@@ -156,18 +164,31 @@ class SinkWriter:
         await self._write(frames[middle:])
 
     async def _write_until_safe(self, frames: Sequence[Frame]) -> None:
+        failed: Exception | None = None
+        try:
+            # By itself, since stamina takes a fifth of a millisecond before the first attempt.
+            await self.sink.write(frames)
+        except (TransientSinkError, AccessSinkError) as error:
+            failed = error
+        if failed is not None:
+            await self._retry_until_safe(frames, failed)
+        if self.trouble is not None:
+            logger.warning(
+                "sink %s works again after %.0f s", self.sink.name, time.time() - self.trouble.since
+            )
+            self.trouble = None
+
+    async def _retry_until_safe(self, frames: Sequence[Frame], failed: Exception | None) -> None:
         # Unbounded on purpose: nothing is acknowledged until it is safe, and the queues before
         # this one are bounded. Waits grow to 15 s so that a store that returns is not stormed.
         async for attempt in stamina.retry_context(
             on=self._backoff, attempts=None, timeout=None, wait_initial=0.1, wait_max=15.0
         ):
             with attempt:
+                if failed is not None:
+                    first, failed = failed, None
+                    raise first
                 await self.sink.write(frames)
-        if self.trouble is not None:
-            logger.warning(
-                "sink %s works again after %.0f s", self.sink.name, time.time() - self.trouble.since
-            )
-            self.trouble = None
 
     def _backoff(self, error: Exception) -> bool | float:
         """Whether to retry, or after how many seconds when the store said so."""

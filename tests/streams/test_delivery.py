@@ -261,6 +261,20 @@ async def test_a_block_leaves_before_the_intake_would_pause_for_it() -> None:
         assert len(kafka.blocks) == 1
 
 
+async def test_what_comes_thick_and_fast_shares_a_write_and_the_first_does_not_wait() -> None:
+    kafka = RecordingSink()
+    async with at_work(kafka) as scene:
+        scene.deliver("first")
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert kafka.findings == ["first"]
+        for number in range(5):
+            scene.deliver(str(number))
+            await asyncio.sleep(0)
+        await until(lambda: len(scene.safe) == 6)
+        assert len(kafka.blocks) == 2
+
+
 async def test_frames_that_came_during_a_slow_write_do_not_linger_again() -> None:
     kafka = RecordingSink("kafka")
     async with at_work(kafka, linger={"kafka": 3.0}) as scene:
