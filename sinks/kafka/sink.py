@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import msgspec
 from aiokafka import AIOKafkaProducer, errors
 
 from operators.frame import Frame
+from sinks.kafka.blocks import Record, send_in_batches
 from sinks.kafka.errors import TOO_LARGE, as_sink_error
 from sinks.kafka.reachable import connection_error
 from sinks.kafka.records import (
@@ -34,19 +34,12 @@ from sinks.sink import PermanentSinkError, Sink, SinkError, TransientSinkError
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class _Record:
-    """One record to be produced, and the frame that it speaks of."""
+_FRAMES_AT_ONCE = 50
+"""Frames whose records are made before others on the event loop have their turn: some
+20 µs each."""
 
-    frame: Frame
-    topic: str
-    key: bytes | None
-    value: bytes | None
-    headers: list[tuple[str, bytes]]
-
-    @property
-    def doing(self) -> str:
-        return f"writing image {self.frame.image_id} to topic {self.topic}"
+_OWN_BATCH_BYTES = 128 * 1024
+"""Records from here on are sent alone: half of what a batch holds (`producer_options`)."""
 
 
 class KafkaSink(Sink):
@@ -76,8 +69,29 @@ class KafkaSink(Sink):
         Verdicts are acknowledged before any other record is sent, so that whoever sees findings
         can rely on the verdict being there.
         """
-        verdicts = list(self._verdicts(frames))
-        others = [*self._findings(frames), *self._reviews(frames), *self._dead_letters(frames)]
+        topics = self._settings.topics
+        verdicts: list[Record] = []
+        others: list[Record] = []
+        for number, frame in enumerate(frames, 1):
+            if number % _FRAMES_AT_ONCE == 0:
+                await asyncio.sleep(0)
+            if frame.failed:
+                origin = frame.origin
+                headers = dead_letter_headers(frame)
+                others.append(Record(frame, topics.failed, origin.key, origin.value, headers))
+                continue
+            key = frame.image_id.encode()
+            headers = output_headers(frame)
+            verdict = frame.findings.verdict
+            if verdict is not None:
+                value = self._encoded(frame, topics.verdicts, verdict_record(frame, verdict))
+                verdicts.append(Record(frame, topics.verdicts, key, value, headers))
+            found = findings_record(frame, self._settings.include_embedding)
+            value = self._encoded(frame, topics.findings, found)
+            others.append(Record(frame, topics.findings, key, value, headers))
+            if verdict is not None and verdict.action == "review":
+                value = self._encoded(frame, topics.review, review_record(frame, verdict))
+                others.append(Record(frame, topics.review, key, value, headers))
         await self._produce(verdicts)
         await self._produce(others)
 
@@ -86,49 +100,17 @@ class KafkaSink(Sink):
         if producer is not None and self._producer_is_ours:
             await _stop(producer, within_s=5.0)
 
-    def _verdicts(self, frames: Iterable[Frame]) -> Iterable[_Record]:
-        for frame in frames:
-            verdict = frame.findings.verdict
-            if not frame.failed and verdict is not None:
-                record = verdict_record(frame, verdict)
-                yield self._about(frame, self._settings.topics.verdicts, record)
-
-    def _findings(self, frames: Iterable[Frame]) -> Iterable[_Record]:
-        for frame in frames:
-            if not frame.failed:
-                record = findings_record(frame, self._settings.include_embedding)
-                yield self._about(frame, self._settings.topics.findings, record)
-
-    def _reviews(self, frames: Iterable[Frame]) -> Iterable[_Record]:
-        for frame in frames:
-            verdict = frame.findings.verdict
-            if not frame.failed and verdict is not None and verdict.action == "review":
-                record = review_record(frame, verdict)
-                yield self._about(frame, self._settings.topics.review, record)
-
-    def _dead_letters(self, frames: Iterable[Frame]) -> Iterable[_Record]:
-        for frame in frames:
-            if frame.failed:
-                yield _Record(
-                    frame,
-                    self._settings.topics.failed,
-                    frame.origin.key,
-                    frame.origin.value,
-                    dead_letter_headers(frame),
-                )
-
-    def _about(self, frame: Frame, topic: str, record: msgspec.Struct) -> _Record:
+    def _encoded(self, frame: Frame, topic: str, record: msgspec.Struct) -> bytes:
         try:
-            value = self._encoder.encode(record)
+            return self._encoder.encode(record)
         except (TypeError, ValueError) as error:
             # Only metadata and third-party operators' extras are free in form.
             raise PermanentSinkError(
                 f"writing image {frame.image_id} to topic {topic}: its metadata or extra findings "
                 f"cannot be written as JSON ({error}); mend the operator that adds them"
             ) from error
-        return _Record(frame, topic, frame.image_id.encode(), value, output_headers(frame))
 
-    async def _produce(self, records: Sequence[_Record]) -> None:
+    async def _produce(self, records: Sequence[Record]) -> None:
         """Send `records` in order and await all acknowledgements.
 
         Every acknowledgement is awaited even after a failure, so that no delivery goes on behind
@@ -152,11 +134,22 @@ class KafkaSink(Sink):
             await self._raise_first(producer, failed)
 
     async def _send_all(
-        self, producer: AIOKafkaProducer, records: Sequence[_Record]
-    ) -> list[tuple[_Record, BaseException]]:
-        pending: list[tuple[_Record, asyncio.Future[Any]]] = []
-        failed: list[tuple[_Record, BaseException]] = []
+        self, producer: AIOKafkaProducer, records: Sequence[Record]
+    ) -> list[tuple[Record, BaseException]]:
+        # Its exact size is judged when it is sent alone.
+        largest = min(_OWN_BATCH_BYTES, self._settings.max_record_bytes // 2)
+        alone: list[Record] = []
+        together: list[Record] = []
         for record in records:
+            # Dead letters are what somebody else made: of any size, and with or without a key.
+            fits = not record.frame.failed and len(record.value or b"") < largest
+            (together if fits else alone).append(record)
+        failed = await send_in_batches(producer, together)
+        # A broker may take less in a batch than is put into one here.
+        alone += [record for record, error in failed if isinstance(error, TOO_LARGE)]
+        failed = [each for each in failed if not isinstance(each[1], TOO_LARGE)]
+        pending: list[tuple[Record, asyncio.Future[Any]]] = []
+        for record in alone:
             try:
                 pending.append((record, await _send(producer, record)))
             except (errors.KafkaError, OSError) as error:
@@ -168,21 +161,21 @@ class KafkaSink(Sink):
         return await self._without_oversized_values(producer, failed)
 
     async def _without_oversized_values(
-        self, producer: AIOKafkaProducer, failed: list[tuple[_Record, BaseException]]
-    ) -> list[tuple[_Record, BaseException]]:
+        self, producer: AIOKafkaProducer, failed: list[tuple[Record, BaseException]]
+    ) -> list[tuple[Record, BaseException]]:
         """Send dead letters that were too large again, without their value.
 
         A dead letter must not fail for good, or the image would hold up its partition for ever.
         The source record's coordinates are in its headers, so that its value can still be found.
         """
-        still_failed: list[tuple[_Record, BaseException]] = []
+        still_failed: list[tuple[Record, BaseException]] = []
         for record, error in failed:
             if not (record.frame.failed and record.value and isinstance(error, TOO_LARGE)):
                 still_failed.append((record, error))
                 continue
             log.warning("%s: too large for the broker; its value is left out", record.doing)
             omitted = (DeadLetterHeader.VALUE_OMITTED.value, str(len(record.value)).encode())
-            smaller = _Record(
+            smaller = Record(
                 record.frame, record.topic, record.key, None, [*record.headers, omitted]
             )
             try:
@@ -192,7 +185,7 @@ class KafkaSink(Sink):
         return still_failed
 
     async def _raise_first(
-        self, producer: AIOKafkaProducer, failed: list[tuple[_Record, BaseException]]
+        self, producer: AIOKafkaProducer, failed: list[tuple[Record, BaseException]]
     ) -> None:
         """Raise for the whole batch; a transient error outranks, since its retry covers all."""
         raised: list[tuple[SinkError, BaseException]] = [
@@ -270,7 +263,7 @@ def _probing() -> Iterator[None]:
         logger.removeFilter(is_news)
 
 
-async def _send(producer: AIOKafkaProducer, record: _Record) -> asyncio.Future[Any]:
+async def _send(producer: AIOKafkaProducer, record: Record) -> asyncio.Future[Any]:
     future: asyncio.Future[Any]
     if record.key is not None or record.value is not None:
         future = await producer.send(
