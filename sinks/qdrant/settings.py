@@ -39,7 +39,10 @@ class QdrantSettings(BaseModel, extra="forbid"):
         "are called ALIAS_MODEL_VERSION, since vectors of two models cannot be compared.",
     )
     max_points_per_request: int = Field(
-        default=500, ge=1, description="Larger batches are written in several requests."
+        default=100,
+        ge=1,
+        description="Larger batches are written in several requests, one after the other. Making a "
+        "request of 100 points holds up a worker's event loop for about a millisecond.",
     )
     max_text_characters: int = Field(
         default=1000,
