@@ -15,7 +15,7 @@ from bench.parts.peers.arena import Arena, NotStoredError
 from bench.parts.peers.contenders import Contender
 from bench.parts.peers.references import DIFFERENT, Source
 
-_PATIENCE = 120.0
+_PATIENCE = 200.0
 """Seconds after which a round counts as failed."""
 _QUIET = 20.0
 """Seconds without progress after a kill, beyond which what is missing is lost; a killed member's
@@ -203,7 +203,7 @@ async def _missing(arena: Arena, feed: str, count: int) -> int:
         await asyncio.sleep(0.5)
 
 
-_LOADING = 25.0
+_LOADING = 40.0
 """Seconds that a program may take to load its models while four others load theirs."""
 
 
