@@ -23,10 +23,10 @@ from pydantic import BaseModel, ConfigDict
 
 from models.catalog import Catalog
 from models.device import Device
-from models.resizing import resized
+from models.resizing import resized_alike, same_sized
 from operators.findings import Fingerprint
 from operators.frame import Frame
-from operators.frame_pixels import pixels_of, usable
+from operators.frame_pixels import pieces, pixels_of
 from operators.least_size import LeastSize
 from operators.operator import Operator
 from operators.operator_options import checked
@@ -35,6 +35,8 @@ SAMPLES = 64
 """Samples along each side that PDQ transforms."""
 LARGEST = 512
 """Pictures with a longer side are resized to a square of this many pixels, as PDQ's hasher does."""
+BATCH = 64
+"""Pictures that are sampled together on a GPU; on a processor each is sampled by itself."""
 ALGORITHM = "pdq@1.0"
 _LUMA = torch.tensor([0.299, 0.587, 0.114])
 """ITU-R BT.601 brightness, which PDQ prescribes."""
@@ -61,10 +63,12 @@ class FingerprintOperator(Operator):
         checked(self.name, options, FingerprintOptions)
 
     def process(self, frames: Sequence[Frame]) -> None:
-        for frame in frames:
-            if not usable(frame, self.name):
-                continue
-            digest, quality = pdq(pixels_of(frame))
+        for piece in pieces(frames, self.name, BATCH):
+            self._hash(piece)
+
+    def _hash(self, frames: Sequence[Frame]) -> None:
+        hashes = pdq_of_all([pixels_of(frame) for frame in frames])
+        for frame, (digest, quality) in zip(frames, hashes, strict=True):
             known = frame.findings.fingerprint or Fingerprint(content_id="")
             frame.findings.fingerprint = msgspec.structs.replace(
                 known, pdq=digest, pdq_quality=quality
@@ -79,40 +83,62 @@ class FingerprintOperator(Operator):
         return LeastSize(shorter=LARGEST + 1)
 
 
-@torch.inference_mode()
 def pdq(pixels: torch.Tensor) -> tuple[str, int]:
     """The PDQ hash (64 hex digits, most significant bit first) and quality (0 to 100).
 
     Args:
         pixels: uint8 RGB, shape (height, width, 3), on any device.
     """
-    bits, quality = pdqhash.compute(samples(pixels))
-    return np.packbits(np.asarray(bits, np.uint8)).tobytes().hex(), int(quality)
+    return pdq_of_all([pixels])[0]
 
 
-def samples(pixels: torch.Tensor) -> NDArray[np.uint8]:
-    """The blurred brightness at 64 x 64 places, as a grey uint8 picture of shape (64, 64, 3)."""
-    height, width = int(pixels.shape[0]), int(pixels.shape[1])
-    if max(height, width) > LARGEST:
-        height = width = LARGEST
-    weights = _LUMA.to(pixels.device)
-    brightness = torch.einsum("chw,c->hw", resized(pixels, height, width).float(), weights)
-    rows = _blur_and_sample(height).to(pixels.device)
-    columns = _blur_and_sample(width).to(pixels.device)
-    sampled = (rows @ brightness @ columns.T).cpu().numpy()
-    grey = np.rint(sampled).clip(0, 255).astype(np.uint8)
-    return np.ascontiguousarray(np.repeat(grey[:, :, None], 3, axis=2))
+def pdq_of_all(pictures: Sequence[torch.Tensor]) -> list[tuple[str, int]]:
+    """Hash and quality of each picture, as `pdq` gives them; the pictures are on one device."""
+    hashes = []
+    for grey in samples(pictures):
+        bits, quality = pdqhash.compute(grey)
+        digest = np.packbits(np.asarray(bits, np.uint8)).tobytes().hex()
+        hashes.append((digest, int(quality)))
+    return hashes
+
+
+@torch.inference_mode()
+def samples(pictures: Sequence[torch.Tensor]) -> NDArray[np.uint8]:
+    """The blurred brightness at 64 x 64 places, as grey pictures of shape (N, 64, 64, 3)."""
+    first = pictures[0]
+    # A group is a few launches on CUDA; on a processor large batches would only leave the cache.
+    groups = same_sized(pictures) if first.is_cuda else ([i] for i in range(len(pictures)))
+    sampled = torch.empty((len(pictures), SAMPLES, SAMPLES), device=first.device)
+    for positions in groups:
+        height, width = (int(side) for side in pictures[positions[0]].shape[:2])
+        if max(height, width) > LARGEST:
+            height = width = LARGEST
+        images = resized_alike([pictures[i] for i in positions], height, width)
+        weights = _luma(first.device)
+        brightness = torch.einsum("nchw,c->nhw", images.float(), weights)
+        rows = _blur_and_sample(height, first.device)
+        columns = _blur_and_sample(width, first.device)
+        found = rows @ brightness @ columns.T
+        for position, one in zip(positions, found, strict=True):
+            sampled[position] = one
+    grey = np.rint(sampled.cpu().numpy()).clip(0, 255).astype(np.uint8)
+    return np.ascontiguousarray(np.repeat(grey[:, :, :, None], 3, axis=3))
+
+
+@lru_cache(maxsize=16)
+def _luma(device: torch.device) -> torch.Tensor:
+    return _LUMA.to(device)
 
 
 @lru_cache(maxsize=1024)
-def _blur_and_sample(size: int) -> torch.Tensor:
+def _blur_and_sample(size: int, device: torch.device) -> torch.Tensor:
     """The matrix, of shape (64, `size`), of PDQ's blur along one axis followed by its sampling.
 
     The blur is a running mean over about half the distance between samples, applied twice; at the
     ends the mean is over what is there.
     """
     if size == SAMPLES:
-        return torch.eye(SAMPLES)
+        return torch.eye(SAMPLES, device=device)
     window = (size + 2 * SAMPLES - 1) // (2 * SAMPLES)
     before = (window + 2) // 2 - 1
     positions = torch.arange(size)
@@ -121,4 +147,4 @@ def _blur_and_sample(size: int) -> torch.Tensor:
     inside = ((ahead > -(window - before)) & (ahead <= before)).float()
     mean = inside / inside.sum(dim=1, keepdim=True)
     at = ((torch.arange(SAMPLES) + 0.5) * size / SAMPLES).long()
-    return (mean @ mean)[at].contiguous()
+    return (mean @ mean)[at].contiguous().to(device)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from models.resizing import resized
+from models.resizing import resized_alike, same_sized
 
 GREY = 114
 """Ultralytics' filling."""
@@ -24,16 +24,25 @@ class Placement:
     Attributes:
         width, height: of the original in pixels, however small it was decoded.
         left, top: of the picture in the square.
-        scale_x, scale_y: from original pixels to pixels of the square. They differ a little,
-            because the resized picture's sides are whole numbers.
+        inner_width, inner_height: of the picture in the square.
     """
 
     width: int
     height: int
     left: int
     top: int
-    scale_x: float
-    scale_y: float
+    inner_width: int
+    inner_height: int
+
+    @property
+    def scale_x(self) -> float:
+        """From original pixels to pixels of the square. It differs a little from `scale_y`,
+        because the resized picture's sides are whole numbers."""
+        return self.inner_width / self.width
+
+    @property
+    def scale_y(self) -> float:
+        return self.inner_height / self.height
 
     def to_original(self, corners: torch.Tensor) -> torch.Tensor:
         """Boxes (N, 4) in pixels of the square, as pixels of the original, clipped to it."""
@@ -62,21 +71,36 @@ def letterbox(
     """
     height, width = size
     batch = pictures[0].new_full((len(pictures), 3, height, width), GREY)
-    placements = []
     if originals is None:
         originals = [(int(pixels.shape[0]), int(pixels.shape[1])) for pixels in pictures]
-    for canvas, pixels, original in zip(batch, pictures, originals, strict=True):
-        own_height, own_width = original
-        scale = min(height / own_height, width / own_width)
-        inner_height = max(1, round(own_height * scale))
-        inner_width = max(1, round(own_width * scale))
-        top, left = (height - inner_height) // 2, (width - inner_width) // 2
-        canvas[:, top : top + inner_height, left : left + inner_width] = resized(
-            pixels, inner_height, inner_width
+    placements = [_placement(original, height, width) for original in originals]
+    # A group is one launch on CUDA; on a processor each picture is a group of its own.
+    groups = same_sized(pictures) if pictures[0].is_cuda else ([i] for i in range(len(pictures)))
+    for positions in groups:
+        placement = placements[positions[0]]
+        inner = resized_alike(
+            [pictures[i] for i in positions], placement.inner_height, placement.inner_width
         )
-        placements.append(
-            Placement(
-                own_width, own_height, left, top, inner_width / own_width, inner_height / own_height
-            )
-        )
+        rows = slice(placement.top, placement.top + placement.inner_height)
+        columns = slice(placement.left, placement.left + placement.inner_width)
+        if len(positions) == len(pictures):
+            batch[:, :, rows, columns] = inner
+            continue
+        for position, picture in zip(positions, inner, strict=True):
+            batch[position, :, rows, columns] = picture
     return batch, placements
+
+
+def _placement(original: tuple[int, int], height: int, width: int) -> Placement:
+    own_height, own_width = original
+    scale = min(height / own_height, width / own_width)
+    inner_height = max(1, round(own_height * scale))
+    inner_width = max(1, round(own_width * scale))
+    return Placement(
+        own_width,
+        own_height,
+        (width - inner_width) // 2,
+        (height - inner_height) // 2,
+        inner_width,
+        inner_height,
+    )
