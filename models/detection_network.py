@@ -14,6 +14,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 
 from models.catalog import ModelCard
+from models.cuda_graphs import GraphedNetwork
 from models.device import Device
 from models.errors import ModelError
 from models.image_input import card_options
@@ -30,6 +31,9 @@ DEFAULT_IOU = 0.7
 
 MAX_DETECTIONS = 300
 """For each image; the default of Ultralytics' predictor."""
+
+PREPARED = 32
+"""Up to this batch size, passes are recorded at the start on a GPU, so that none waits for it."""
 
 STRIDE = 32
 """The coarsest feature map of every YOLO network, to whose multiples an input's sides are bound."""
@@ -68,6 +72,7 @@ class Detector:
         fixed_size: bool = False,
         end_to_end: bool = False,
         memory_format: torch.memory_format = torch.contiguous_format,
+        recordable: bool = False,
     ) -> None:
         """Use `load_detector`.
 
@@ -77,6 +82,8 @@ class Detector:
             input_size, fixed_size: as the weights say.
             end_to_end: whether the network suppresses duplicates itself.
             memory_format: of the network's input.
+            recordable: whether it runs in torch, so that CUDA graphs of it can be recorded. A
+                network in another runtime has its own ways.
         """
         self.card = card
         self.labels = dict(card.labels) or names
@@ -95,6 +102,7 @@ class Detector:
         self._memory_format = memory_format
         self._device = device
         self._bgr = card_options(card, DetectorOptions).channels == "bgr"
+        self._graphed = GraphedNetwork(self._forward, device.torch_device) if recordable else None
         unlabelled = set(range(self.class_count)) - self.labels.keys()
         self._classes = torch.tensor(sorted(self.labels)) if unlabelled else None
 
@@ -110,6 +118,9 @@ class Detector:
             (N, 4 + classes + extra, anchors), or (N, rows, 6) from networks that suppress
             duplicates themselves; boxes in pixels of the input.
         """
+        return self._forward(images) if self._graphed is None else self._graphed(images)
+
+    def _forward(self, images: torch.Tensor) -> torch.Tensor:
         values = images.to(self._device.torch_device, self._dtype)
         if self._bgr:
             values = values.flip(1)
@@ -160,6 +171,8 @@ class Detector:
         """
         try:
             output = self.raw(torch.zeros((1, 3, *size), dtype=torch.uint8))
+            if self._graphed is not None:
+                self._graphed.prepare((3, *size), torch.uint8, PREPARED)
         except ModelError:
             raise
         except Exception as error:

@@ -151,6 +151,7 @@ def _graph(card: ModelCard, path: Path, device: Device) -> Detector:
         input_size=(height, width) if fixed else None,
         fixed_size=fixed,
         memory_format=torch.channels_last,
+        recordable=True,
     )
 
 
@@ -202,6 +203,9 @@ def _in_torch(
     network.to(device.torch_device, device.dtype, memory_format=torch.channels_last)
     head = network.model[-1]
     decode = head._inference
+    # Ultralytics keeps the anchors of the last shape only. A recorded CUDA graph goes on reading
+    # the anchors that it was recorded with, so those of every shape are kept; they are small.
+    anchors: dict[tuple[Any, ...], tuple[torch.Tensor, torch.Tensor]] = {}
 
     def decode_in_float32(predictions: dict[str, Any]) -> Any:
         exact = {
@@ -213,7 +217,14 @@ def _in_torch(
             feature.new_zeros((), dtype=torch.float32).expand(feature.shape)
             for feature in predictions["feats"]
         ]
-        return decode(exact)
+        features = exact["feats"]
+        shapes = (*(feature.shape[2:] for feature in features), features[0].device)
+        if shapes in anchors:
+            head.anchors, head.strides = anchors[shapes]
+            head.shape = features[0].shape
+        output = decode(exact)
+        anchors[shapes] = (head.anchors, head.strides)
+        return output
 
     head.dfl.float()
     head._inference = decode_in_float32
@@ -226,4 +237,5 @@ def _in_torch(
         input_size=trained,
         end_to_end=bool(head.end2end),
         memory_format=torch.channels_last,
+        recordable=True,
     )

@@ -9,11 +9,15 @@ import torch
 
 from models.backend_choices import chosen_backend
 from models.catalog import ModelCard, Task
+from models.cuda_graphs import GraphedNetwork
 from models.device import Device
 from models.errors import ModelError
 from models.image_input import IMAGENET_SIZE, ImageInput
 from models.networks import build_network
 from models.runtimes import Backend, RuntimeModule
+
+PREPARED = 64
+"""Up to this batch size, passes are recorded at the start on a GPU, so that none waits for it."""
 
 
 class ImageNetwork:
@@ -67,7 +71,9 @@ class ImageNetwork:
         self._network = network.to(device.torch_device).to(form.dtype(device))
         if form.layout == "nchw":
             self._network = self._network.to(memory_format=torch.channels_last)
+        self._graphed = GraphedNetwork(self._forward, device.torch_device)
         self.width = self._tried()
+        self._graphed.prepare((3, *self.input_size), torch.uint8, PREPARED)
 
     def batch(self, pictures: Sequence[torch.Tensor]) -> torch.Tensor:
         """Pictures (uint8 RGB, (H, W, 3), any sizes) as a uint8 batch (N, 3, height, width)."""
@@ -83,6 +89,9 @@ class ImageNetwork:
         Returns:
             float32, shape (N, width), on the network's device.
         """
+        return self._graphed(images)
+
+    def _forward(self, images: torch.Tensor) -> torch.Tensor:
         output = self._network(self._form.normalised(images, self._device))
         while isinstance(output, (tuple, list)):
             output = output[0]
