@@ -10,6 +10,7 @@ import argparse
 import importlib
 import pkgutil
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -94,6 +95,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Not a terminal: wide enough for the table, whatever reads it.
     console = Console(width=None if sys.stdout.isatty() else 140, soft_wrap=False)
     out = chosen.out or (None if chosen.quick or chosen.check else FOLDER)
+    # Being told to end is as good as Ctrl-C: parts stop what they started, and tidy up.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     run = Run(console, out, named=chosen.only is not None)
     plots = (out or FOLDER) / PLOTS
     if out is None:
