@@ -34,7 +34,7 @@ MEASURED_SECONDS = 6.0
 def run(options: Options) -> Report:
     """Measure throughput by number of workers."""
     sizes = WORKERS[:2] if options.quick else WORKERS
-    seconds = 0.8 if options.quick else MEASURED_SECONDS
+    seconds = 2.5 if options.quick else MEASURED_SECONDS
     with tempfile.TemporaryDirectory(prefix="imagewire-scale-") as folder:
         measured = asyncio.run(_measure(Path(folder), sizes, seconds, options))
     return _report(measured, options)
