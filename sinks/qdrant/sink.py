@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from qdrant_client import AsyncQdrantClient, grpc, models
+from qdrant_client.conversions.conversion import GrpcToRest
 
 from operators.findings import Embedding
 from operators.frame import Frame
@@ -76,7 +77,7 @@ class QdrantSink(Sink):
         step = self._settings.max_points_per_request
         for start in range(0, len(points), step):
             try:
-                await client.upsert(self._collection, points[start : start + step], wait=True)
+                await self._upsert(client, points[start : start + step])
             except ERRORS as error:
                 doing = f"writing {len(points)} points to {self._where}"
                 if is_not_found(error):
@@ -84,6 +85,14 @@ class QdrantSink(Sink):
                     self._ready = False
                     raise TransientSinkError(f"{doing}: the collection is gone") from error
                 raise as_sink_error(error, doing) from error
+
+    async def _upsert(self, client: AsyncQdrantClient, points: list[grpc.PointStruct]) -> None:
+        if self._settings.prefer_grpc:
+            request = grpc.UpsertPoints(collection_name=self._collection, wait=True, points=points)
+            await client.grpc_points.Upsert(request, timeout=self._settings.timeout)
+            return
+        structs = [GrpcToRest.convert_point_struct(each) for each in points]
+        await client.upsert(self._collection, structs, wait=True)
 
     async def close(self) -> None:
         client, self._client, self._ready = self._client, None, False
