@@ -37,7 +37,7 @@ from operators.registry import build_operators
 SIZES = {(640, 480): 192, (1920, 1080): 48, (4000, 3000): 12}
 """Images in one measurement, about half a second of work for one thread and OpenCV."""
 QUALITY = 90
-DIFFERENT = 12
+DIFFERENT = 8
 BATCH = 32
 OPENCV, PILLOW, SIMPLEJPEG, DALI = "OpenCV", "Pillow", "simplejpeg", "DALI on the processor"
 THREADS, CONTAINED, REDUCED = "ours, in threads", "ours, contained", "ours, contained, reduced"
@@ -98,7 +98,8 @@ def run(options: Options) -> Report:
                     lap = _lap(decode, images[: max(2, count // 4)] if repeat < 0 else images)
                     if repeat >= 0:
                         measured.laps.setdefault((size, threads, name), []).append(lap)
-            options.report(f"{repeat + 1} of {options.repeats}: every size, every decoder")
+            done = "warmed up" if repeat < 0 else f"{repeat + 1} of {options.repeats}"
+            options.report(f"{done}: every size, every decoder")
     return _report(measured, tuple(counts), options.quick)
 
 
