@@ -94,7 +94,7 @@ class BatchSettings(Section):
 
 class ReuseSettings(Section):
     """Which images are not analysed because an analysis of the same, or nearly the same, is known.
-    docs/deploy.md says what is lost by the second."""
+    docs/deploy.md says how to measure what the second loses."""
 
     identical: bool = Field(
         True,
