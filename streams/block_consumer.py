@@ -92,8 +92,23 @@ class _PromptConsumerThread(AIOKafkaConsumerThread):
         consumer._fetch_max_wait_ms = app.fetch_max_wait_ms
         return consumer
 
+    async def on_thread_stop(self) -> None:
+        try:
+            await super().on_thread_stop()
+        except asyncio.CancelledError:
+            # While the broker is away, aiokafka 0.14 lets the cancellation of its own fetch escape.
+            # The thread would take it for its own and not say for a minute that it has ended.
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            if self._consumer is not None:
+                await self._consumer._client.close()
+
     async def _commit(self, offsets: Any) -> bool:
-        return await commit_what_exists(super()._commit, offsets, self._is_gone)
+        # Faust leaves out partitions that were lost meanwhile and ends when none is left.
+        ours = self.assignment()
+        held = {tp: offset for tp, offset in offsets.items() if tp in ours}
+        return await commit_what_exists(super()._commit, held, self._is_gone)
 
     def _is_gone(self, topic: str) -> bool:
         consumer = self._consumer

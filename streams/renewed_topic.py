@@ -44,10 +44,12 @@ async def commit_what_exists(
         is_gone: whether the client knows that there is no such topic.
 
     Returns:
-        What `commit` returned.
+        What `commit` returned; true if nothing is left to commit, which aiokafka would refuse.
     """
     while True:
         left = {tp: offset for tp, offset in offsets.items() if not is_gone(tp.topic)}
+        if not left:
+            return True
         attempt = asyncio.ensure_future(commit(left))
         try:
             while not attempt.done() and not any(is_gone(tp.topic) for tp in left):

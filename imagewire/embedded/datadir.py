@@ -11,6 +11,7 @@ The directory is the owner's alone (0700), as are the files that hold secrets (0
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import secrets
 import tempfile
@@ -25,6 +26,8 @@ import psutil
 
 from imagewire.embedded.errors import EmbeddedError
 from imagewire.embedded.ports import free_port
+
+logger = logging.getLogger(__name__)
 
 _Record = TypeVar("_Record")
 
@@ -184,8 +187,12 @@ class DataDirectory:
         """Withdraw the run record and let others have the directory."""
         if self._lock is None:
             return
-        (self.path / "run.json").unlink(missing_ok=True)
-        self._lock.truncate(0)
+        try:
+            (self.path / "run.json").unlink(missing_ok=True)
+            self._lock.truncate(0)
+        except OSError as error:
+            # A folder that turned read-only keeps the record; the next to hold it removes it.
+            logger.warning("%s keeps its run record: %s", self.path, error)
         self._lock.close()
         self._lock = None
         self._identity = None

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 from aiokafka import AIOKafkaProducer
@@ -13,6 +15,8 @@ from faulty_parts import until
 from shared_broker import SharedBroker
 from stream_worker import StreamWorker, kafka_settings, running
 
+from imagewire.embedded.ports import free_port
+from imagewire.embedded.tansu import Tansu
 from sinks.kafka.topics import ensure_topics
 from streams.intake import GRACE_SECONDS, Intake
 
@@ -101,3 +105,19 @@ async def test_a_topic_that_is_deleted_is_missed_and_taken_from_again_when_it_is
         assert sorted(worker.acknowledged[6:]) == [
             (images, partition, offset) for partition in (0, 1) for offset in (0, 1)
         ]
+
+
+async def test_a_worker_whose_broker_is_gone_stops_without_waiting_for_it(tmp_path: Path) -> None:
+    broker = Tansu(port=free_port(), log_directory=tmp_path)
+    await broker.start()
+    kafka = kafka_settings(broker.address, "gone")
+    await ensure_topics(kafka)
+    worker = StreamWorker(kafka, "gone.group")
+    async with running(worker):
+        await publish(broker.address, kafka.topics.images, [b"\xff\xd8\xff here"] * 4)
+        await until(lambda: len(worker.acknowledged) == 4, 60)
+        await broker.stop()
+        await until(lambda: worker.stream.hindrance is not None, 60)
+        asked = time.monotonic()
+    # Faust waits for a minute for a consumer that does not say that it has ended.
+    assert time.monotonic() - asked < 45
