@@ -14,6 +14,7 @@ import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 
@@ -70,7 +71,7 @@ class GraphedNetwork:
         self._sizes = sizes
         self._recordings: OrderedDict[tuple[int, ...], _Recording] = OrderedDict()
         self._seen: dict[tuple[int, ...], int] = {}
-        self._pool: tuple[int, int] | None = None
+        self._pool: Any = None
         self._refused = device.type != "cuda"
 
     @torch.inference_mode()
@@ -147,10 +148,10 @@ class _Recording:
         shape: tuple[int, ...],
         dtype: torch.dtype,
         device: torch.device,
-        pool: tuple[int, int],
+        pool: Any,
     ) -> None:
         self._input = torch.zeros(shape, dtype=dtype, device=device)
-        side = torch.cuda.Stream(device)
+        side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(side):
             for _ in range(WARM_UP):

@@ -7,7 +7,7 @@ turned by 180 degrees, and the better of the two is kept.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,12 +16,11 @@ from numpy.typing import NDArray
 from rapidocr.utils.process_img import get_rotate_crop_image
 
 from models.ppocr_detection import TextDetector
-from models.ppocr_recognition import Crop, Reading, TextRecogniser
+from models.ppocr_lines import TALL, LineSource, Place
+from models.ppocr_recognition import Reading, TextRecogniser
 
 Point = tuple[float, float]
-
-_TALL = 1.5
-"""`get_rotate_crop_image` turns a crop that is so many times taller than wide counterclockwise."""
+ReadPlaces = Callable[[Sequence[Place]], list[Reading]]
 
 
 @dataclass(frozen=True)
@@ -31,20 +30,6 @@ class Line:
     text: str
     score: float
     corners: tuple[Point, Point, Point, Point]
-
-
-@dataclass
-class _Cut:
-    """A straightened line: `turns` counts by how many corners the start of the text has moved."""
-
-    image: int
-    quad: NDArray[np.float32]
-    crop: Crop
-    turns: int
-
-    def line(self, reading: Reading) -> Line:
-        corners = [(float(x), float(y)) for x, y in np.roll(self.quad, -self.turns, axis=0)]
-        return Line(reading.text, reading.score, (corners[0], corners[1], corners[2], corners[3]))
 
 
 class TextReader:
@@ -59,43 +44,61 @@ class TextReader:
         self._recogniser = recogniser
         self._reread_below = reread_below
 
+    def close(self) -> None:
+        """Release what the detector holds."""
+        self._detector.close()
+
     def read(self, images: Sequence[torch.Tensor]) -> list[list[Line]]:
         """The lines of each picture in reading order, whatever their score.
 
         Args:
-            images: uint8 RGB tensors of shape (height, width, 3), of any sizes, on any device.
+            images: uint8 RGB tensors of shape (height, width, 3), of any sizes, all on one device.
         """
-        cuts = self._cut(images)
-        readings = self._recogniser.read([cut.crop for cut in cuts])
-        doubtful = [i for i, reading in enumerate(readings) if reading.score < self._reread_below]
-        turned = [np.ascontiguousarray(np.rot90(cuts[i].crop, 2)) for i in doubtful]
-        for i, reading in zip(doubtful, self._recogniser.read(turned), strict=True):
-            if reading.score > readings[i].score:
-                readings[i] = reading
-                cuts[i].turns += 2
         found: list[list[Line]] = [[] for _ in images]
-        for cut, reading in zip(cuts, readings, strict=True):
+        quads = self._detector.detect(images)
+        places = [_upright(Place(image, quad)) for image, own in enumerate(quads) for quad in own]
+        if not places:
+            return found
+        if images[0].is_cuda:
+            needed = [image for image, own in enumerate(quads) if len(own)]
+            read = _on_device(self._recogniser, images, needed)
+        else:
+            read = _on_processor(self._recogniser, images)
+        readings = read(places)
+        doubtful = [i for i, reading in enumerate(readings) if reading.score < self._reread_below]
+        again = [places[i].turned(2) for i in doubtful]
+        for i, place, reading in zip(doubtful, again, read(again) if again else [], strict=True):
+            if reading.score > readings[i].score:
+                readings[i], places[i] = reading, place
+        for place, reading in zip(places, readings, strict=True):
             if reading.text.strip():
-                found[cut.image].append(cut.line(reading))
+                found[place.image].append(_line(place, reading))
         return found
 
-    def _cut(self, images: Sequence[torch.Tensor]) -> list[_Cut]:
-        cuts = []
-        for index, (image, quads) in enumerate(
-            zip(images, self._detector.detect(images), strict=True)
-        ):
-            if not len(quads):
-                continue
-            pixels = image.cpu().numpy()
-            for quad in quads:
-                crop = get_rotate_crop_image(pixels, quad)
-                upright_size = _size(quad)
-                turns = 1 if upright_size[0] / upright_size[1] >= _TALL else 0
-                cuts.append(_Cut(index, quad, crop, turns))
-        return cuts
+
+def _upright(place: Place) -> Place:
+    height, width = place.size
+    return place.turned(1) if height / width >= TALL else place
 
 
-def _size(quad: NDArray[np.float32]) -> tuple[int, int]:
-    """Height and width of the straightened line, as `get_rotate_crop_image` computes them."""
-    sides = np.linalg.norm(np.roll(quad, -1, axis=0) - quad, axis=1)
-    return int(max(sides[1], sides[3])), int(max(sides[0], sides[2]))
+def _line(place: Place, reading: Reading) -> Line:
+    corners = [(x, y) for x, y in place.quad.tolist()]
+    return Line(reading.text, reading.score, (corners[0], corners[1], corners[2], corners[3]))
+
+
+def _on_device(
+    recogniser: TextRecogniser, images: Sequence[torch.Tensor], needed: Sequence[int]
+) -> ReadPlaces:
+    source = LineSource(images, needed)
+    return lambda places: recogniser.read_places(source, places)
+
+
+def _on_processor(recogniser: TextRecogniser, images: Sequence[torch.Tensor]) -> ReadPlaces:
+    pixels = [image.numpy() for image in images]
+    return lambda places: recogniser.read([_cut(pixels[p.image], p) for p in places])
+
+
+def _cut(pixels: NDArray[np.uint8], place: Place) -> NDArray[np.uint8]:
+    """The line, straightened. Its place says how it is turned, so it is never too tall."""
+    crop: NDArray[np.uint8] = get_rotate_crop_image(pixels, np.ascontiguousarray(place.quad))
+    return crop

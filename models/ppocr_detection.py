@@ -1,35 +1,37 @@
 """Find lines of text with a PP-OCR detector (differentiable binarisation), batched across images.
 
 Pictures of different sizes share a forward pass when little padding is needed for it. What the
-network returns is a probability for each pixel to be text; RapidOCR's post-processing turns the map
-into rotated boxes.
+network returns is a probability for each pixel to be text; `models/ppocr_boxes.py` turns the map
+into rotated boxes, several pictures at once in threads. On a GPU all passes are started before the
+first map is looked at, so that it computes while the processor looks.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from rapidocr.ch_ppocr_det.utils import DBPostProcess
 
+from models.cuda_graphs import GraphedNetwork
 from models.device import Device
 from models.onnx_graph import OnnxModule
-from models.resizing import resized
-
-Quads = NDArray[np.float32]
-"""Boxes of shape (n, 4, 2): x and y of top left, top right, bottom right and bottom left."""
+from models.ppocr_boxes import BoxRules, Quads, boxes_in
+from models.resizing import resized, resized_alike, same_sized
 
 _STRIDE = 32
 """The network halves its input five times."""
 _WASTE = 1.25
 """How much larger a shared canvas may be than what its pictures need alone."""
-_FORWARD_PIXELS = {"cpu": 4_000_000, "cuda": 32_000_000}
+_FORWARD_PIXELS = {"cpu": 4_000_000, "cuda": 24_000_000}
 """Pixels in one forward pass. A pass over 4 megapixels needs about 1.5 GB in float32; on a
 processor larger ones are not faster."""
+_RECORDED_SIZES = (1, 2, 4, 8)
+"""Larger batches keep a GPU busy for longer than it takes to launch them."""
 
 
 @dataclass(frozen=True)
@@ -69,9 +71,7 @@ class TextDetector:
         Args:
             weights: PP-OCR detection model in ONNX.
             max_side: 960 is PaddleOCR's own limit.
-            pixel_threshold, box_threshold: least probability of a pixel and mean of a box.
-            unclip_ratio: how far the shrunken boxes of the network are grown again.
-            max_candidates: contours looked at in one picture.
+            pixel_threshold, box_threshold, unclip_ratio, max_candidates: see `BoxRules`.
 
         Raises:
             ModelError: the weights cannot be read.
@@ -80,13 +80,17 @@ class TextDetector:
         self._device = device
         network = OnnxModule(weights).eval().to(device.torch_device, device.dtype)
         self._network = network.to(memory_format=torch.channels_last)
-        self._boxes = DBPostProcess(
-            thresh=pixel_threshold,
-            box_thresh=box_threshold,
-            max_candidates=max_candidates,
-            unclip_ratio=unclip_ratio,
-            use_dilation=True,
+        self._graphed = GraphedNetwork(
+            self._forward, device.torch_device, most=8, sizes=_RECORDED_SIZES
         )
+        self._rules = BoxRules(pixel_threshold, box_threshold, unclip_ratio, max_candidates)
+        # Beside one thread there is nothing to gain: a third of the work holds the interpreter.
+        threads = min(8, len(os.sched_getaffinity(0))) if device.is_cuda else 1
+        self._threads = ThreadPoolExecutor(threads, "text-boxes")
+
+    def close(self) -> None:
+        """End the threads."""
+        self._threads.shutdown()
 
     @torch.inference_mode()
     def detect(self, images: Sequence[torch.Tensor]) -> list[Quads]:
@@ -98,23 +102,34 @@ class TextDetector:
         Returns:
             For each picture boxes of shape (n, 4, 2) in its own pixels.
         """
-        found: list[Quads] = [np.zeros((0, 4, 2), np.float32) for _ in images]
-        scaled = [self._scale(index, image) for index, image in enumerate(images)]
-        for group in _groups(scaled, _FORWARD_PIXELS[self._device.torch_device.type]):
-            for item, probabilities in zip(group, self._probabilities(group), strict=True):
-                boxes, _ = self._boxes(probabilities, item.original)
-                if len(boxes):
-                    found[item.index] = in_reading_order(np.asarray(boxes, np.float32))
-        return found
+        pending: dict[int, Future[Quads]] = {}
+        passes = []
+        for group in _groups(self._scale(images), _FORWARD_PIXELS[self._device.torch_device.type]):
+            passes.append(_Pass(group, self._graphed(self._canvas(group))))
+            # On a processor a pass has been computed by now, and its maps need not be kept.
+            if not self._device.is_cuda:
+                self._look(passes.pop(), pending)
+        for one in passes:
+            self._look(one, pending)
+        return [pending[index].result() for index in range(len(images))]
 
-    def _scale(self, index: int, image: torch.Tensor) -> _Scaled:
-        height, width = int(image.shape[0]), int(image.shape[1])
-        ratio = min(1.0, self.max_side / max(height, width))
-        small = resized(image, max(1, round(height * ratio)), max(1, round(width * ratio)))
-        return _Scaled(index, small.to(self._device.torch_device), (height, width))
+    def _scale(self, images: Sequence[torch.Tensor]) -> list[_Scaled]:
+        scaled: dict[int, _Scaled] = {}
+        on_gpu = bool(images) and images[0].is_cuda
+        for positions in same_sized(images) if on_gpu else ([i] for i in range(len(images))):
+            height, width = (int(side) for side in images[positions[0]].shape[:2])
+            ratio = min(1.0, self.max_side / max(height, width))
+            size = max(1, round(height * ratio)), max(1, round(width * ratio))
+            if len(positions) == 1:
+                small = resized(images[positions[0]], *size).unsqueeze(0)
+            else:
+                small = resized_alike([images[i] for i in positions], *size)
+            for position, image in zip(positions, small.to(self._device.torch_device), strict=True):
+                scaled[position] = _Scaled(position, image, (height, width))
+        return [scaled[index] for index in range(len(images))]
 
-    def _probabilities(self, group: Sequence[_Scaled]) -> list[NDArray[np.float32]]:
-        """One forward pass; maps of shape (1, 1, height, width) without their padding."""
+    def _canvas(self, group: Sequence[_Scaled]) -> torch.Tensor:
+        """Pictures side by side in one batch, in the network's dtype, from 0 to 255."""
         height = max(item.canvas[0] for item in group)
         width = max(item.canvas[1] for item in group)
         # Padding is the middle of the range, which is 0 once normalised. bfloat16 holds 127.5 and
@@ -126,14 +141,53 @@ class TextDetector:
             device=self._device.torch_device,
         ).contiguous(memory_format=torch.channels_last)
         for row, item in zip(values, group, strict=True):
-            # The network was trained on OpenCV's channel order.
-            row[:, : item.image.shape[1], : item.image.shape[2]] = item.image.flip(0)
-        maps = self._network(values.div_(127.5).sub_(1.0))
-        probabilities: NDArray[np.float32] = maps.float().cpu().numpy()
-        return [
-            probabilities[row : row + 1, :, : item.image.shape[1], : item.image.shape[2]]
-            for row, item in enumerate(group)
-        ]
+            row[:, : item.image.shape[1], : item.image.shape[2]] = item.image
+        return values
+
+    def _forward(self, canvas: torch.Tensor) -> torch.Tensor:
+        # The network was trained on OpenCV's channel order.
+        values = (canvas.flip(1) / 127.5 - 1.0).contiguous(memory_format=torch.channels_last)
+        maps: torch.Tensor = self._network(values)
+        # numpy has no bfloat16; of float16 half as much is copied.
+        return maps if maps.dtype == torch.float16 else maps.float()
+
+    def _look(self, one: _Pass, pending: dict[int, Future[Quads]]) -> None:
+        """Have the boxes found in the maps of a pass, once they are there."""
+        maps = one.maps().numpy()
+        for item, probabilities in zip(one.group, maps, strict=True):
+            own = probabilities[0, : item.image.shape[1], : item.image.shape[2]]
+            pending[item.index] = self._threads.submit(
+                _ordered_boxes, own, item.original, self._rules
+            )
+
+
+class _Pass:
+    """A forward pass that was started; its maps are on their way to the host."""
+
+    def __init__(self, group: Sequence[_Scaled], maps: torch.Tensor) -> None:
+        self.group = group
+        self._ready: torch.cuda.Event | None = None
+        self._maps = maps
+        if maps.is_cuda:
+            self._maps = torch.empty(maps.shape, dtype=maps.dtype, pin_memory=True)
+            self._maps.copy_(maps, non_blocking=True)
+            self._ready = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._ready.record()
+
+    def maps(self) -> torch.Tensor:
+        """Shape (N, 1, height, width), on the CPU; waits for the device."""
+        if self._ready is not None:
+            self._ready.synchronize()
+        return self._maps
+
+
+def _ordered_boxes(
+    probabilities: np.ndarray[tuple[int, int], np.dtype[np.floating]],
+    size: tuple[int, int],
+    rules: BoxRules,
+) -> Quads:
+    boxes = boxes_in(probabilities, size, rules)
+    return in_reading_order(boxes) if len(boxes) else boxes
 
 
 def _groups(images: Sequence[_Scaled], limit: int) -> Iterator[list[_Scaled]]:
@@ -160,13 +214,13 @@ def in_reading_order(quads: Quads) -> Quads:
     Boxes are on one line when their centres differ by less than half the height of the lower box.
     """
     centres = quads.mean(axis=1)
-    heights = np.linalg.norm(quads[:, 3] - quads[:, 0], axis=1)
+    heights = np.linalg.norm(quads[:, 3] - quads[:, 0], axis=1).tolist()
+    down = centres[:, 1].tolist()
     lines: list[list[int]] = []
     for index in np.argsort(centres[:, 1], kind="stable").tolist():
         if lines:
             last = lines[-1][-1]
-            step = abs(centres[index, 1] - centres[last, 1])
-            if step < 0.5 * min(heights[index], heights[last]):
+            if abs(down[index] - down[last]) < 0.5 * min(heights[index], heights[last]):
                 lines[-1].append(index)
                 continue
         lines.append([index])
