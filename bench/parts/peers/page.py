@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -103,7 +104,7 @@ def text(found: Found) -> str:
     if found.default is not None:
         parts.append("### Images a second, every operator (the default)")
         parts.append(_speed_table(found.default))
-    parts.append(_REACHABLE)
+    parts.append(f"{_REACHABLE} {_bound(found.default or found.light)}")
     parts.append(
         f"### Latency at {found.rate:.1f} images/s, Poisson arrivals, without reading text"
     )
@@ -141,6 +142,23 @@ def _speed_table(speeds: SetFound) -> str:
         f"Medians of {repeats} interleaved rounds of {speeds.count} photos (lowest to highest)."
     )
     return "\n".join(lines)
+
+
+def _bound(speeds: SetFound) -> str:
+    """What the processor time of an image allows at most, with local photos."""
+    cores = len(os.sched_getaffinity(0))
+    rates, cpu_ms = speeds.local.rates, speeds.local.cpu_ms
+    best = best_peer(rates)
+    theirs = statistics.median(cpu_ms[best])
+    possible = 1000 * cores / theirs / statistics.median(rates[best])
+    return (
+        f"Here {_TITLES[best]} spends {theirs:.0f} ms of processor time on an image and keeps "
+        f"{speeds.local.cores(best):.2f} of {cores} cores busy; Imagewire spends "
+        f"{statistics.median(cpu_ms[OURS.name]):.0f} ms and keeps "
+        f"{speeds.local.cores(OURS.name):.2f} busy (the broker and the stores want some, too). "
+        f"With every core busy for nothing else, the peer's own work could be done {possible:.2f} "
+        "times as fast and no faster: more than that takes less work for an image, not overlap."
+    )
 
 
 def _latency_table(found: Found) -> str:
