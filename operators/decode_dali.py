@@ -10,6 +10,7 @@ since DALI runs in this process and nothing contains what they might do to it.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -61,6 +62,9 @@ class DaliDecoder(Decoder):
         super().__init__(device, limits, threads)
         self._others = others
         self._pipeline = self._build()
+        # DALI's dynamic executor gives its buffers away for as long as a tensor needs them; the
+        # older one writes the next batch into them, so that pixels must be copied out.
+        self._keeps = bool(getattr(self._pipeline, "exec_dynamic", False))
 
     def decode_screened(self, images: Sequence[Encoded]) -> None:
         jpegs = [image for image in images if _is_ordinary(image)]
@@ -118,19 +122,25 @@ class DaliDecoder(Decoder):
         self._pipeline.feed_input(
             "encoded", [np.frombuffer(image.content, np.uint8) for image in batch]
         )
+        # Without a stream of ours the pixels are there when this returns, on every stream.
         (outputs,) = self._pipeline.run()
-        # DALI reuses its output buffers in the next run, so the pixels are copied out of them.
-        return [
-            _upright(from_dlpack(outputs[i]), image.header.orientation).clone(
-                memory_format=torch.contiguous_format
-            )
-            for i, image in enumerate(batch)
-        ]
+        taken = []
+        # Handing over asks for the current stream of the pixels' device, which must be current.
+        on_gpu = self.device.type == "cuda"
+        with torch.cuda.device(self.device) if on_gpu else contextlib.nullcontext():
+            for i, image in enumerate(batch):
+                pixels = _upright(from_dlpack(outputs[i]), image.header.orientation)
+                taken.append(pixels.contiguous() if self._keeps else _copied(pixels))
+        return taken
 
 
 def _is_ordinary(image: Encoded) -> bool:
     header = image.header
     return header.plain and not header.truncated and is_well_formed(image.content)
+
+
+def _copied(pixels: torch.Tensor) -> torch.Tensor:
+    return pixels.clone(memory_format=torch.contiguous_format)
 
 
 def _upright(pixels: torch.Tensor, orientation: int) -> torch.Tensor:
