@@ -47,8 +47,8 @@ class Entry:
 ENTRIES = (
     Entry("getmany", "aiokafka `getmany` loop", 120_000),
     Entry("faust", "bare Faust agent", 20_000),
-    Entry("off", "Imagewire, sinks off", 16_000, ()),
-    Entry("kafka", "Imagewire, Kafka", 8_000, ("kafka",)),
+    Entry("off", "Imagewire, sinks off", 32_000, ()),
+    Entry("kafka", "Imagewire, Kafka", 16_000, ("kafka",)),
     Entry("clickhouse", "Imagewire, Kafka and ClickHouse", 8_000, ("kafka", "clickhouse")),
     Entry("qdrant", "Imagewire, Kafka and Qdrant", 8_000, ("kafka", "qdrant")),
     Entry("all", "Imagewire, all sinks", 8_000, ("kafka", "clickhouse", "qdrant")),
