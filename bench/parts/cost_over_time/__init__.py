@@ -57,7 +57,7 @@ class _Place:
 def run(options: Options) -> Report:
     """Measure throughput by what is stored already."""
     stored = (100, 1_000) if options.quick else STORED
-    images = 200 if options.quick else IMAGES
+    images = 1_000 if options.quick else IMAGES
     with tempfile.TemporaryDirectory(prefix="imagewire-cost-") as folder:
         measured = asyncio.run(_measure(Path(folder), stored, images, options))
     return _report(measured, images, options)
