@@ -136,11 +136,7 @@ def _device(settings: Settings) -> Check:
         device = choose_device(settings.models.device, settings.models.precision)
     except (ValueError, RuntimeError) as error:
         return Check("device", "error", f"torch {torch.__version__}", str(error))
-    name = (
-        torch.cuda.get_device_name(device.torch_device)
-        if device.is_cuda
-        else "CPU"
-    )
+    name = torch.cuda.get_device_name(device.torch_device) if device.is_cuda else "CPU"
     dtype = str(device.dtype).removeprefix("torch.")
     return Check("device", "ok", f"torch {torch.__version__}, {name}, {dtype}")
 
