@@ -13,7 +13,6 @@ import asyncio
 import functools
 import logging
 import ssl
-import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
@@ -63,8 +62,7 @@ class ImageStream:
         self._failure: asyncio.Future[None] | None = None
         self._stopping = False
         self._intake = Intake(kafka.bootstrap_servers)
-        self._datadir = tempfile.TemporaryDirectory(prefix="imagewire-faust-")
-        self.app = _build_app(kafka, stream, drain, self._datadir.name)
+        self.app = _build_app(kafka, stream, drain)
         for topic, lane in ((kafka.topics.images, Lane.LIVE), (kafka.topics.bulk, Lane.BULK)):
             self._add_agent(topic, lane)
 
@@ -135,7 +133,6 @@ class ImageStream:
         """Commit what was acknowledged and leave the group."""
         self._stopping = True
         await self.app.stop()
-        self._datadir.cleanup()
 
     @property
     def hindrance(self) -> str | None:
@@ -185,6 +182,9 @@ class _App(faust.App):
         await self.drain()
         await consumer.commit_now()
 
+    def _create_directories(self) -> None:
+        """Faust's are for tables. There are none here, and a killed worker would leave them."""
+
     def _new_transport(self) -> Any:
         return BlockTransport(self.conf.broker_consumer, self)
 
@@ -193,7 +193,6 @@ def _build_app(
     kafka: KafkaSettings,
     stream: StreamSettings,
     drain: Callable[[], Awaitable[object]],
-    datadir: str,
 ) -> _App:
     servers = kafka.client_options()["bootstrap_servers"]
     app = _App(
@@ -202,7 +201,6 @@ def _build_app(
         broker_credentials=_credentials(kafka),
         autodiscover=False,
         store="memory://",
-        datadir=datadir,
         web_enabled=False,
         topic_allow_declare=False,
         topic_disable_leader=True,
