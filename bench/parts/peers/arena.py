@@ -21,7 +21,8 @@ from types import TracebackType
 from typing import Self
 
 import msgspec
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
 from qdrant_client import AsyncQdrantClient, models
 
 from bench.parts.peers.contenders import Contender
@@ -107,6 +108,9 @@ class Arena:
                     auto_offset_reset="earliest",
                 )
             )
+            self._admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap_servers)
+            await self._admin.start()
+            self._exit.push_async_callback(self._admin.close)
             self._reader = self._exit.enter_context(ClickHouseReader(self._settings.clickhouse))
             self._qdrant: AsyncQdrantClient = connect(self._settings.qdrant)
             self._exit.push_async_callback(self._qdrant.close)
@@ -284,7 +288,8 @@ class Arena:
             await asyncio.sleep(_LOOK_AGAIN)
 
     async def stored(self, feed: str) -> tuple[int, int]:
-        """How many different images of a feed are in ClickHouse and in Qdrant."""
+        """How many different images of a feed are in ClickHouse and in Qdrant; -1 for one that does
+        not answer."""
         rows = await asyncio.to_thread(self._rows, feed)
         of_feed = models.Filter(
             must=[models.FieldCondition(key="feed", match=models.MatchValue(value=feed))]
@@ -293,9 +298,25 @@ class Arena:
             counted = await self._qdrant.count(
                 self._settings.qdrant.collection, count_filter=of_feed, exact=True
             )
-        except QDRANT_ERRORS:  # the first contender to open it makes the collection
-            return rows, 0
+        except QDRANT_ERRORS as error:  # the first contender to open it makes the collection
+            logger.debug("counting points: %s", error)
+            return rows, -1
         return rows, counted.count
+
+    async def unfinished(self, contender: Contender) -> int:
+        """How many records of its topic a contender has not committed yet. One that commits after
+        storing has done all it will do once this is 0."""
+        ends = await self._watcher.end_offsets(
+            [
+                TopicPartition(contender.topics.images, number)
+                for number in range(self._settings.kafka.partitions)
+            ]
+        )
+        committed = await self._admin.list_consumer_group_offsets(contender.name)
+        return sum(
+            end - max(committed[partition].offset if partition in committed else 0, 0)
+            for partition, end in ends.items()
+        )
 
     def rows_of(self, feed: str) -> int:
         """How many rows an analyst sees of a feed."""
@@ -308,7 +329,7 @@ class Arena:
             )
         except QueryError as error:  # the first contender to open it makes the tables
             logger.debug("counting rows: %s", error)
-            return 0
+            return -1
 
     def _count(self, sql: str, feed: str) -> int:
         return int(self._reader.query(sql, {"feed": feed}).column("n")[0].as_py())

@@ -17,9 +17,12 @@ from bench.parts.peers.references import DIFFERENT, Source
 
 _PATIENCE = 200.0
 """Seconds after which a round counts as failed."""
-_QUIET = 20.0
-"""Seconds without progress after a kill, beyond which what is missing is lost; a killed member's
-partitions are given to the next after 6."""
+_SETTLED_WITHIN = 400.0
+"""Seconds after which a contender that was killed, or whose store was away, must have committed
+everything: a program loads its models anew, while four others do, and Kafka gives it the partitions
+of the one that was killed."""
+_AWAY = (0.0, 1.5, 1.5, 1.5)
+"""Seconds between the kills of ClickHouse's engine, which is started again each time."""
 
 Rates = dict[str, list[float]]
 """Images a second of each repeat, by contender."""
@@ -159,52 +162,64 @@ async def _killed(arena: Arena, contender: Contender, count: int, kills: int, se
         await asyncio.sleep(chance.uniform(0.0, 0.8))
         arena.kill(contender)
         done = len(arena.seen(feed).verdict_at)
-    return await _account(arena, feed, len(published))
+    return await _account(arena, contender, feed, len(published))
 
 
 async def store_away(
     arena: Arena, contenders: Sequence[Contender], count: int
 ) -> dict[str, Account]:
-    """Kill ClickHouse's engine, which is back within seconds, while each contender is at work on
-    `count` images; side by side."""
+    """Keep ClickHouse's engine away for some seconds while each contender is at work on `count`
+    images; side by side."""
     feeds = {contender.name: arena.new_feed(contender, "store-away") for contender in contenders}
     for contender in contenders:
         await arena.publish(contender, feeds[contender.name], "local", count)
     for feed in feeds.values():
         await arena.until_verdicts(feed, 1, _PATIENCE)
-    arena.kill_clickhouse()
-    accounts = await asyncio.gather(*(_account(arena, feed, count) for feed in feeds.values()))
+    for seconds in _AWAY:
+        await asyncio.sleep(seconds)
+        arena.kill_clickhouse()
+    accounts = await asyncio.gather(
+        *(_account(arena, contender, feeds[contender.name], count) for contender in contenders)
+    )
     return dict(zip(feeds, accounts, strict=True))
 
 
-async def _account(arena: Arena, feed: str, count: int) -> Account:
-    lost = await _missing(arena, feed, count)
+async def _account(arena: Arena, contender: Contender, feed: str, count: int) -> Account:
+    """Count once everything is stored, or once the contender has committed all and stores no more.
+
+    Raises:
+        NotStoredError: it did neither.
+    """
+    stored = -1
+    deadline = time.monotonic() + _SETTLED_WITHIN
+    while True:
+        # Asked first: what is committed now was stored before, or never will be.
+        unfinished = await arena.unfinished(contender)
+        before, stored = stored, await _complete(arena, feed)
+        if stored >= count or (not unfinished and stored == before >= 0):
+            break
+        if time.monotonic() > deadline:
+            raise NotStoredError(
+                f"{feed}: {unfinished} records were not committed and {stored} of {count} images "
+                f"stored {_SETTLED_WITHIN:g} s after the fault; the end of the log:\n"
+                f"{arena.log_tail(contender)}"
+            )
+        await asyncio.sleep(2.0)
     seen = arena.seen(feed)
     rows, _ = await arena.stored(feed)
     return Account(
         published=count,
-        lost=lost,
+        lost=count - stored,
         doubled_rows=await asyncio.to_thread(arena.rows_of, feed) - rows,
         repeats=seen.verdicts.total() - len(seen.verdicts),
     )
 
 
-async def _missing(arena: Arena, feed: str, count: int) -> int:
-    """How many images of `count` are in the end not in every store."""
-    complete, since = -1, time.monotonic()
-    while True:
-        rows, points = await arena.stored(feed)
-        seen = arena.seen(feed)
-        found = min(rows, points, len(seen.verdicts), len(seen.findings))
-        if found > complete:
-            complete, since = found, time.monotonic()
-        if complete >= count or time.monotonic() - since > _QUIET + _LOADING:
-            return count - complete
-        await asyncio.sleep(0.5)
-
-
-_LOADING = 40.0
-"""Seconds that a program may take to load its models while four others load theirs."""
+async def _complete(arena: Arena, feed: str) -> int:
+    """How many images are in every store; -1 while one of them does not answer."""
+    rows, points = await arena.stored(feed)
+    seen = arena.seen(feed)
+    return min(rows, points, len(seen.verdicts), len(seen.findings))
 
 
 def rounded(count: float) -> int:
