@@ -7,7 +7,7 @@ LOCK := requirements.lock
 # Tests share the machine with the engines that they start; more workers than cores only wait.
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 
-.PHONY: demo test fuzz lint format schemas lock clean help bench bench-check bench-gpu chaos soak audit
+.PHONY: demo test fuzz lint format schemas lock clean help bench bench-check bench-gpu bench-smoke chaos soak audit
 
 help:  ## say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -42,6 +42,9 @@ bench: $(VENV)/installed  ## how fast, beside its ceiling, its peers and its pro
 
 bench-check: $(VENV)/installed  ## did a ratio get worse than the committed one?
 	$(BIN)/python -m bench --check --repeats 3 $(if $(ONLY),--only $(ONLY)) $(ARGS)
+
+bench-smoke: $(VENV)/installed  ## the tests that run whole parts of the bench; too long for every change
+	$(BIN)/python -m pytest -q -m smoke tests/bench $(ARGS)
 
 DEVICE ?= cuda:0
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from bench.figures import Options
 from bench.parts import cost_over_time
 from bench.parts.cost_over_time.points import fill_points
@@ -14,6 +16,7 @@ from sinks.clickhouse.connection import connect
 from sinks.clickhouse.settings import ClickHouseSettings
 
 
+@pytest.mark.smoke
 def test_throughput_is_measured_by_what_is_stored(tmp_path: Path) -> None:
     report = cost_over_time.run(Options(1, "cpu", tmp_path, quick=True))
 

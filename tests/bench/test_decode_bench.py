@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from bench.figures import Options
 from bench.parts import decode
 
 
+@pytest.mark.smoke
 def test_decoders_are_compared_by_size_and_a_reduced_size_is_measured(tmp_path: Path) -> None:
     report = decode.run(Options(repeats=1, device="cpu", plots=tmp_path, quick=True))
 

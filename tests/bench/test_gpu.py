@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from bench.figures import Options
 from bench.parts import gpu
 
 
+@pytest.mark.smoke
 def test_every_table_and_figure_is_there(tmp_path: Path) -> None:
     told: list[str] = []
     report = gpu.run(Options(1, "cpu", tmp_path, quick=True, report=told.append))
@@ -22,6 +25,7 @@ def test_every_table_and_figure_is_there(tmp_path: Path) -> None:
     assert told
 
 
+@pytest.mark.smoke
 def test_processes_that_share_a_device_end_with_the_measurement() -> None:
     with gpu.Crowd(2, "cpu", 1, ("fingerprint",)) as crowd:
         assert crowd.rate(0.1) > 0

@@ -13,6 +13,7 @@ from bench.parts.latency.line import Load
 from bench.parts.latency.reading import Reading
 
 
+@pytest.mark.smoke
 def test_latency_is_measured_at_every_load(tmp_path: Path) -> None:
     report = latency.run(Options(1, "cpu", tmp_path, quick=True))
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from bench.figures import Options
 from bench.parts import overhead
 
 
+@pytest.mark.smoke
 def test_the_overhead_is_measured_beside_bare_loops_and_by_sink(tmp_path: Path) -> None:
     report = overhead.run(Options(repeats=1, device="cpu", plots=tmp_path, quick=True))
 

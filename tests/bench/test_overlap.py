@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from bench.overlap import overlapped, traced_run
 
 
@@ -12,6 +14,7 @@ def test_shares_of_overlap_are_reckoned() -> None:
     assert overlapped([], device) == 0.0
 
 
+@pytest.mark.smoke
 async def test_the_next_batches_are_decoded_and_the_last_written_while_the_device_works() -> None:
     trace, _, _ = await traced_run(24, device="cpu", max_batch=4)
     assert sum(frames for _, _, frames in trace.intervals["device"]) == 24

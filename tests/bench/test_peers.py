@@ -59,6 +59,7 @@ def test_the_default_set_is_the_headline_and_a_ratio_that_falls_short_says_why()
     assert "| Imagewire | 0 | 0 | 3 | 0 | 0 | 5 |" in text(found)
 
 
+@pytest.mark.smoke
 @pytest.mark.timeout(1200)
 def test_all_contenders_store_every_photo_and_survive_being_killed(tmp_path: Path) -> None:
     said: list[str] = []

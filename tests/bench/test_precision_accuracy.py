@@ -24,6 +24,7 @@ def test_the_detector_finds_the_same_boxes(pair: tuple[Device, Device]) -> None:
     assert agreement.largest_score_change <= 0.1
 
 
+@pytest.mark.smoke
 def test_edited_photos_are_found_as_well(pair: tuple[Device, Device]) -> None:
     photos, edits = photos_and_edits()
     agreement = search(photos, edits, pair)
@@ -37,6 +38,7 @@ def test_scores_hardly_change(pair: tuple[Device, Device]) -> None:
     assert scores(photos[:8], pair) <= 0.05
 
 
+@pytest.mark.smoke
 def test_text_is_read_as_well(pair: tuple[Device, Device]) -> None:
     full, lower = characters(render()[:3], pair)
     assert lower <= full + 0.005

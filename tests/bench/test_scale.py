@@ -22,6 +22,7 @@ from operators.frame import Frame, Origin
 CPU = Device(torch.device("cpu"), torch.float32)
 
 
+@pytest.mark.smoke
 def test_throughput_is_measured_by_the_number_of_workers(tmp_path: Path) -> None:
     report = scale.run(Options(1, "cpu", tmp_path, quick=True))
 
