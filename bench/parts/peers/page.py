@@ -190,8 +190,8 @@ def _loss_table(found: Found) -> str:
     lines.append("")
     lines.append(
         f"Of {published} images each: on the left after {found.kills} times kill -9 while batches "
-        "were under way, on the right after ClickHouse's engine was killed and started again four "
-        "times within some seconds. "
+        "were under way, on the right with ClickHouse's engine killed and started again four "
+        "times within the first seconds. "
         "Verdicts are repeated on Kafka by every delivery that is at least once."
     )
     return "\n".join(lines)
