@@ -28,7 +28,7 @@ NAME = re.compile(r"\bimagewire_[a-z_]+\b")
 def known_metrics() -> dict[str, set[str]]:
     """Each series that a worker exposes, with its labels."""
     found: dict[str, set[str]] = {}
-    for metric in vars(Metrics()).values():
+    for metric in set(Metrics().registry._names_to_collectors.values()):
         if isinstance(metric, MetricWrapperBase):
             labels = set(metric._labelnames)
             name = metric._name
