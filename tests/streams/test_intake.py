@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from aiokafka import AIOKafkaProducer
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from faulty_parts import until
 from shared_broker import SharedBroker
 from stream_worker import StreamWorker, kafka_settings, running
@@ -73,12 +73,16 @@ async def administration(address: str) -> AsyncIterator[AIOKafkaAdminClient]:
         await client.close()
 
 
-async def publish(address: str, topic: str, values: list[bytes]) -> None:
+async def publish(
+    address: str, topic: str, values: list[bytes], partitions: tuple[int, ...] = (0, 1)
+) -> None:
     producer = AIOKafkaProducer(bootstrap_servers=address)
     await producer.start()
     try:
         for number, value in enumerate(values):
-            await producer.send_and_wait(topic, value, partition=number % 2)
+            await producer.send_and_wait(
+                topic, value, partition=partitions[number % len(partitions)]
+            )
     finally:
         await producer.stop()
 
@@ -104,6 +108,29 @@ async def test_a_topic_that_is_deleted_is_missed_and_taken_from_again_when_it_is
         await until(lambda: worker.stream.hindrance is None, 60)
         assert sorted(worker.acknowledged[6:]) == [
             (images, partition, offset) for partition in (0, 1) for offset in (0, 1)
+        ]
+
+
+async def test_partitions_that_are_added_are_taken_from_their_beginning(
+    apache_kafka: SharedBroker, unique: Callable[[str], str]
+) -> None:
+    prefix = unique("grown")
+    kafka = kafka_settings(apache_kafka.address, prefix)
+    await ensure_topics(kafka)
+    images = kafka.topics.images
+    worker = StreamWorker(kafka, f"{prefix}.group")
+    # Half a minute in service.
+    worker.stream.app.conf.consumer_metadata_max_age_ms = 1000
+    async with running(worker), administration(apache_kafka.address) as admin:
+        await publish(apache_kafka.address, images, [b"\xff\xd8\xff before"] * 4)
+        await until(lambda: len(worker.acknowledged) == 4, 60)
+        await admin.create_partitions({images: NewPartitions(4)})
+        await publish(apache_kafka.address, images, [b"\xff\xd8\xff after"] * 8, (0, 1, 2, 3))
+        await until(lambda: len(set(worker.acknowledged)) == 12, 60)
+        assert sorted(set(worker.acknowledged)) == [
+            (images, partition, offset)
+            for partition, offsets in ((0, 4), (1, 4), (2, 2), (3, 2))
+            for offset in range(offsets)
         ]
 
 
