@@ -44,6 +44,17 @@ async def until(condition: Callable[[], object], seconds: float = 60) -> None:
             await asyncio.sleep(0.02)
 
 
+def when_both_live(last_words: str) -> str:
+    """The script of a worker; the second one ends so, after the first one listens to signals."""
+    return WORKER.replace(
+        "while True:",
+        "while port == '9301':\n"
+        "    if (folder / 'born-9300').exists():\n"
+        f"        {last_words}\n"
+        "while True:",
+    )
+
+
 def workers(folder: Path, script: str = WORKER, count: int = 2) -> WorkerProcesses:
     command = [sys.executable, "-c", script, str(folder)]
     return WorkerProcesses(Settings(http={"port": 9300}), count, command, QUICK)
@@ -99,15 +110,15 @@ async def test_a_worker_that_is_killed_is_started_again_and_the_other_goes_on(
 
 
 async def test_wrong_settings_stop_all_at_once(tmp_path: Path) -> None:
-    script = WORKER.replace("while True:", "if port == '9301': sys.exit(2)\nwhile True:")
-    assert await asyncio.wait_for(workers(tmp_path, script).run(), 30) == 2
+    crew = workers(tmp_path, when_both_live("sys.exit(2)"))
+    assert await asyncio.wait_for(crew.run(), 60) == 2
     assert len(born(tmp_path, 9301)) == 1
     assert psutil.pid_exists(born(tmp_path, 9300)[0]) is False
 
 
 async def test_a_worker_that_keeps_dying_ends_them_all(tmp_path: Path) -> None:
-    script = WORKER.replace("while True:", "if port == '9301': sys.exit(7)\nwhile True:")
-    assert await asyncio.wait_for(workers(tmp_path, script).run(), 30) == 7
+    crew = workers(tmp_path, when_both_live("sys.exit(7)"))
+    assert await asyncio.wait_for(crew.run(), 60) == 7
     assert len(born(tmp_path, 9301)) == 3
     assert (tmp_path / "finished-9300").exists()
 
