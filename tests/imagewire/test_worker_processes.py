@@ -15,7 +15,8 @@ import pytest
 from imagewire.settings import ConfigurationError, Settings
 from imagewire.worker_processes import Patience, WorkerProcesses, environment_of
 
-QUICK = Patience(first_delay=0.05, longest_delay=0.2, healthy_after=60, failures=3)
+# However long a start takes here: no worker counts as recovered.
+QUICK = Patience(first_delay=0.05, longest_delay=0.2, healthy_after=3600, failures=3)
 
 WORKER = """
 import os, signal, sys, time
@@ -34,23 +35,39 @@ while True:
 
 
 def born(folder: Path, port: int) -> list[int]:
+    """The process ids that a worker's lives have written; a file may be there before its lines."""
     file = folder / f"born-{port}"
-    return [int(pid) for pid in file.read_text().split()] if file.exists() else []
+    lines = file.read_text().splitlines(keepends=True) if file.exists() else []
+    return [int(line) for line in lines if line.endswith("\n")]
 
 
-async def until(condition: Callable[[], object], seconds: float = 60) -> None:
+def lives(pid: int) -> bool:
+    """Whether it runs; one that has ended may wait for whoever inherited it to ask after it."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+async def until(condition: Callable[[], object], seconds: float = 120) -> None:
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110 - files and processes tell nobody
             await asyncio.sleep(0.02)
 
 
 def when_both_live(last_words: str) -> str:
-    """The script of a worker; the second one ends so, after the first one listens to signals."""
+    """The script of a worker; the second one ends so, after the first one has said who it is.
+
+    It listens to signals before it does. That its file is there is not enough: the signal to stop
+    could come before the line is in it.
+    """
     return WORKER.replace(
         "while True:",
+        "first = folder / 'born-9300'\n"
         "while port == '9301':\n"
-        "    if (folder / 'born-9300').exists():\n"
+        "    if first.exists() and first.read_text().endswith('\\n'):\n"
         f"        {last_words}\n"
+        "    time.sleep(0.02)\n"
         "while True:",
     )
 
@@ -91,7 +108,7 @@ async def test_told_to_stop_every_worker_finishes_and_all_is_well(tmp_path: Path
     running = asyncio.create_task(crew.run())
     await until(lambda: born(tmp_path, 9300) and born(tmp_path, 9301))
     crew.stop()
-    assert await asyncio.wait_for(running, 30) == 0
+    assert await asyncio.wait_for(running, 120) == 0
     assert (tmp_path / "finished-9300").exists()
     assert (tmp_path / "finished-9301").exists()
 
@@ -106,19 +123,19 @@ async def test_a_worker_that_is_killed_is_started_again_and_the_other_goes_on(
     await until(lambda: len(born(tmp_path, 9300)) == 2)
     assert len(born(tmp_path, 9301)) == 1
     crew.stop()
-    assert await asyncio.wait_for(running, 30) == 0
+    assert await asyncio.wait_for(running, 120) == 0
 
 
 async def test_wrong_settings_stop_all_at_once(tmp_path: Path) -> None:
     crew = workers(tmp_path, when_both_live("sys.exit(2)"))
-    assert await asyncio.wait_for(crew.run(), 60) == 2
+    assert await asyncio.wait_for(crew.run(), 120) == 2
     assert len(born(tmp_path, 9301)) == 1
-    assert psutil.pid_exists(born(tmp_path, 9300)[0]) is False
+    assert not lives(born(tmp_path, 9300)[0])
 
 
 async def test_a_worker_that_keeps_dying_ends_them_all(tmp_path: Path) -> None:
     crew = workers(tmp_path, when_both_live("sys.exit(7)"))
-    assert await asyncio.wait_for(crew.run(), 60) == 7
+    assert await asyncio.wait_for(crew.run(), 120) == 7
     assert len(born(tmp_path, 9301)) == 3
     assert (tmp_path / "finished-9300").exists()
 
@@ -132,8 +149,8 @@ async def test_a_second_signal_ends_them_at_once(tmp_path: Path) -> None:
     await asyncio.sleep(0.1)
     assert not running.done()
     crew.stop()
-    await asyncio.wait_for(running, 30)
-    assert not any(psutil.pid_exists(pid) for port in (9300, 9301) for pid in born(tmp_path, port))
+    await asyncio.wait_for(running, 120)
+    assert not any(lives(pid) for port in (9300, 9301) for pid in born(tmp_path, port))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's signal at a parent's death")
@@ -149,9 +166,9 @@ async def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
         *(sys.executable, "-c", WORKER, str(tmp_path)),
     )
     try:
-        await until(lambda: born(tmp_path, 9300) and born(tmp_path, 9301), seconds=120)
+        await until(lambda: born(tmp_path, 9300) and born(tmp_path, 9301))
     finally:
         parent.kill()
         await parent.wait()
     pids = born(tmp_path, 9300) + born(tmp_path, 9301)
-    await until(lambda: not any(psutil.pid_exists(pid) for pid in pids))
+    await until(lambda: not any(lives(pid) for pid in pids))

@@ -25,6 +25,8 @@ from imagewire.embedded.broker import BrokerError
 from imagewire.embedded.broker_choice import apache_available
 
 START_TIMEOUT = 240.0
+IDLE_SECONDS = 60.0
+"""For so long nobody need use a broker, such as he who started it and has yet to sign in."""
 
 
 class SharedBroker:
@@ -67,24 +69,33 @@ def shared_broker(name: str, directory: Path) -> Iterator[SharedBroker]:
         users = [user for user in users if psutil.pid_exists(user)]
         if address is None or not psutil.pid_exists(pid):
             pid, address = _start(name, directory)
-        state.write_text(json.dumps([[*users, os.getpid()], pid, address]))
+        _write(state, [*users, os.getpid()], pid, address)
     try:
         yield SharedBroker(name, address)
     finally:
         with _locked(directory / f"{name}.lock"):
             users, pid, address = _read(state)
             users = [user for user in users if user != os.getpid()]
-            state.write_text(json.dumps([users, pid, address]))
-            if not users:
-                state.unlink()
+            if users:
+                _write(state, users, pid, address)
+            else:
+                state.unlink(missing_ok=True)
                 _stop(pid)
 
 
 def _read(state: Path) -> tuple[list[int], int, str | None]:
-    if not state.exists():
+    try:
+        users, pid, address = json.loads(state.read_text())
+    except FileNotFoundError:
         return [], 0, None
-    users, pid, address = json.loads(state.read_text())
     return users, pid, address
+
+
+def _write(state: Path, users: list[int], pid: int, address: str | None) -> None:
+    # In one step, because the keeper reads it at any moment and takes no lock.
+    half = state.with_suffix(".half")
+    half.write_text(json.dumps([users, pid, address]))
+    half.replace(state)
 
 
 def _start(name: str, directory: Path) -> tuple[int, str]:
@@ -138,7 +149,7 @@ async def _keep(name: str, directory: Path, announcement: Path) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     await broker.start()
     try:
-        half = announcement.with_suffix(".half")
+        half = announcement.with_suffix(".half-address")
         half.write_text(broker.address)
         half.rename(announcement)
         state = directory / f"{name}.json"
@@ -147,10 +158,9 @@ async def _keep(name: str, directory: Path, announcement: Path) -> None:
             with suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), 1.0)
             # A run that was killed says goodbye to nobody.
-            users = _read(state)[0] if state.exists() else []
-            if any(psutil.pid_exists(user) for user in users):
+            if any(psutil.pid_exists(user) for user in _read(state)[0]):
                 idle_since = time.monotonic()
-            elif time.monotonic() - idle_since > 10:
+            elif time.monotonic() - idle_since > IDLE_SECONDS:
                 break
     finally:
         await broker.stop()
