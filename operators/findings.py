@@ -32,11 +32,14 @@ class Detection(msgspec.Struct, frozen=True):
 
 
 class TextLine(msgspec.Struct, frozen=True):
-    """One line of text that was read."""
+    """One line of text that was read. `normal`: the same in the spelling that term lists and
+    policies compare (case, width, look-alikes and number-for-letter tricks undone); empty where
+    text is not normalised."""
 
     text: str
     score: Score
     quad: Quad
+    normal: str = ""
 
 
 class Embedding(msgspec.Struct, frozen=True):
@@ -67,16 +70,69 @@ class ImageInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     truncated: bool = False
 
 
+class HashMatch(msgspec.Struct, frozen=True):
+    """The picture is, or looks like, one on a banlist.
+
+    `list`: the banlist's name. `distance`: differing bits of the two PDQ hashes, 0 to 256; always 0
+    for `sha256`. `reason` and `action`: what the list says of that entry.
+    """
+
+    list: str
+    kind: Literal["sha256", "pdq"]
+    distance: int = 0
+    reason: str = ""
+    action: Action = "block"
+
+
+class SimilarMatch(msgspec.Struct, frozen=True):
+    """The picture's embedding is near that of an exemplar. `distance`: 1 minus the cosine, 0 to 2.
+    `list`: what the exemplar stands for."""
+
+    exemplar: str
+    list: str
+    distance: float
+
+
+class TermMatch(msgspec.Struct, frozen=True):
+    """A term of a term list was read in the picture.
+
+    `term`: the term as it stands in the list. `language`: the list's, empty for any. `line`: which
+    of the picture's text lines it begins in, from 0.
+    """
+
+    list: str
+    term: str
+    language: str = ""
+    line: int = 0
+
+
+class Face(msgspec.Struct, frozen=True):
+    """A face in the picture."""
+
+    score: Score
+    box: Box
+
+
 class RuleHit(msgspec.Struct, frozen=True):
-    """A policy rule that fired."""
+    """A policy rule that fired.
+
+    `priority`: the higher is heard first; see `Verdict`. `severity`: low, medium, high or critical,
+    empty if the rule gives none. `category`: `group/sub`, empty if none. A `shadow` rule was
+    evaluated and is recorded, and had no part in the verdict's action.
+    """
 
     rule: str
     action: Action
     explanation: str = ""
+    priority: int = 0
+    severity: str = ""
+    category: str = ""
+    shadow: bool = False
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """The decision over one image: the strictest action of the rules that fired, `allow` if none.
+    """The decision over one image: among the rules that fired and are no shadow rules, the
+    strictest action of those with the highest priority; `allow` if there is none.
 
     `policy` is the policy's version, so that every verdict can be traced to the rules in force.
     """
@@ -91,6 +147,7 @@ class Findings(msgspec.Struct):
 
     `extra` holds what third-party operators add, under the operator's name; its values must be
     JSON-serialisable. `models` maps each operator to the `name@version` of the model it used.
+    `hashes` and `similar` depend on lists that change while the service runs.
     """
 
     image: ImageInfo | None = None
@@ -102,3 +159,7 @@ class Findings(msgspec.Struct):
     extra: dict[str, Any] = {}
     models: dict[str, str] = {}
     verdict: Verdict | None = None
+    hashes: list[HashMatch] = []
+    similar: list[SimilarMatch] = []
+    terms: list[TermMatch] = []
+    faces: list[Face] = []

@@ -68,6 +68,10 @@ def _json(value: Any) -> str:
     return msgspec.json.encode(value).decode() if value else "{}"
 
 
+def _json_list(value: list[Any]) -> str:
+    return msgspec.json.encode(value).decode() if value else "[]"
+
+
 def _attempt(row: Row) -> int:
     return min(failed_attempts(row.frame.origin) + 1, 0xFFFFFFFF)
 
@@ -104,7 +108,7 @@ def _fingerprint(name: str, missing: Any) -> Callable[[Row], Any]:
     )
 
 
-def _rules(name: str) -> Callable[[Row], list[str]]:
+def _rules(name: str) -> Callable[[Row], list[Any]]:
     return lambda row: (
         [getattr(hit, name) for hit in row.findings.verdict.rules] if row.findings.verdict else []
     )
@@ -138,6 +142,9 @@ IMAGE_COLUMNS: Mapping[str, Column] = {
         "Array(Array(Float32))",
         lambda row: [list(chain.from_iterable(line.quad)) for line in row.findings.texts],
     ),
+    "texts.normal": Column(
+        "Array(String)", lambda row: [line.normal for line in row.findings.texts]
+    ),
     "scores": Column(f"Map({_LABEL}, Float32)", lambda row: row.findings.scores),
     "models": Column(f"Map({_LABEL}, String)", lambda row: row.findings.models),
     "verdict": Column(
@@ -149,6 +156,14 @@ IMAGE_COLUMNS: Mapping[str, Column] = {
     "rules.rule": Column(f"Array({_LABEL})", _rules("rule")),
     "rules.action": Column(f"Array({_ACTION})", _rules("action")),
     "rules.explanation": Column("Array(String)", _rules("explanation")),
+    "rules.priority": Column("Array(Int32)", _rules("priority")),
+    "rules.severity": Column(f"Array({_LABEL})", _rules("severity")),
+    "rules.category": Column(f"Array({_LABEL})", _rules("category")),
+    "rules.shadow": Column("Array(Bool)", _rules("shadow")),
+    "hashes": Column("String", lambda row: _json_list(row.findings.hashes)),
+    "similar": Column("String", lambda row: _json_list(row.findings.similar)),
+    "terms": Column("String", lambda row: _json_list(row.findings.terms)),
+    "faces": Column("String", lambda row: _json_list(row.findings.faces)),
     "extra": Column("String", lambda row: _json(row.findings.extra)),
     "latency_ms": Column(
         "Float64",

@@ -15,9 +15,13 @@ from operators.findings import (
     Action,
     Detection,
     Embedding,
+    Face,
     Fingerprint,
+    HashMatch,
     ImageInfo,
     RuleHit,
+    SimilarMatch,
+    TermMatch,
     TextLine,
     Verdict,
 )
@@ -45,6 +49,11 @@ Uri = Annotated[
     str | None, Meta(description="Where the image is; null when its bytes came on Kafka.")
 ]
 
+Hashes = Annotated[list[HashMatch], Meta(description="Entries of banlists that it matches.")]
+Similar = Annotated[list[SimilarMatch], Meta(description="Exemplars that it is near to.")]
+Terms = Annotated[list[TermMatch], Meta(description="Terms of term lists that were read in it.")]
+Faces = Annotated[list[Face], Meta(description="Faces in the picture.")]
+
 
 class VerdictRecord(Struct, frozen=True, kw_only=True):
     """The decision over one image, small, published before anything else is."""
@@ -55,9 +64,15 @@ class VerdictRecord(Struct, frozen=True, kw_only=True):
     event_time: EventTime
     uri: Uri
     action: Annotated[
-        Action, Meta(description="The strictest action of the rules that fired; allow if none.")
+        Action,
+        Meta(
+            description="The strictest action of those rules with the highest priority that fired "
+            "and are no shadow rules; allow if none did."
+        ),
     ]
-    rules: Annotated[list[RuleHit], Meta(description="Every rule that fired.")]
+    rules: Annotated[
+        list[RuleHit], Meta(description="Every rule that fired, shadow rules included.")
+    ]
     policy: Annotated[str, Meta(description="Version of the policy that decided.")]
 
 
@@ -77,6 +92,10 @@ class ReviewRecord(Struct, frozen=True, kw_only=True):
     objects: Annotated[list[Detection], Meta(description="Objects in the picture.")]
     texts: Annotated[list[TextLine], Meta(description="Lines of text in the picture.")]
     scores: Annotated[dict[str, float], Meta(description="Whole-image scores by name, 0 to 1.")]
+    hashes: Hashes = []
+    similar: Similar = []
+    terms: Terms = []
+    faces: Faces = []
 
 
 class FindingsRecord(Struct, frozen=True, kw_only=True):
@@ -105,6 +124,10 @@ class FindingsRecord(Struct, frozen=True, kw_only=True):
     embedding: Annotated[
         Embedding | UnsetType, Meta(description="Absent unless kafka.include_embedding is set.")
     ] = UNSET
+    hashes: Hashes = []
+    similar: Similar = []
+    terms: Terms = []
+    faces: Faces = []
 
 
 class OutputHeader(StrEnum):
@@ -184,6 +207,10 @@ def review_record(frame: Frame, verdict: Verdict) -> ReviewRecord:
         objects=findings.objects,
         texts=findings.texts,
         scores=findings.scores,
+        hashes=findings.hashes,
+        similar=findings.similar,
+        terms=findings.terms,
+        faces=findings.faces,
     )
 
 
@@ -208,6 +235,10 @@ def findings_record(frame: Frame, include_embedding: bool = False) -> FindingsRe
         embedding=(
             findings.embedding if include_embedding and findings.embedding is not None else UNSET
         ),
+        hashes=findings.hashes,
+        similar=findings.similar,
+        terms=findings.terms,
+        faces=findings.faces,
     )
 
 

@@ -99,6 +99,37 @@ def test_a_newer_migration_is_applied_to_an_older_database(
     assert migrate(client, settings.database, [first, second]) == [2]
 
 
+def test_rows_of_an_older_version_stay_readable(
+    client: Client, settings: ClickHouseSettings
+) -> None:
+    database = settings.database
+    migrations = shipped_migrations()
+    migrate(client, database, migrations[:2])
+    client.command(
+        f"INSERT INTO {database}.images_raw (image_id, event_time, feed, verdict, rules.rule, "
+        "rules.action, rules.explanation, texts.text, texts.score, texts.quad) "
+        "SELECT 'old', now(), 'door', 'review', ['faces', 'crowd'], ['review', 'allow'], "
+        "['a face', ''], ['Sale'], [0.5], [[0., 0.]]"
+    )
+    migrate(client, database, migrations)
+    fired = client.query(
+        f"SELECT rule, explanation, priority, severity, category, shadow "
+        f"FROM {database}.rules_fired ORDER BY rule"
+    ).result_rows
+    assert fired == [("crowd", "", 0, "", "", False), ("faces", "a face", 0, "", "", False)]
+    assert client.query(f"SELECT rules, shadow_rules FROM {database}.images").result_rows == [
+        (["faces", "crowd"], [])
+    ]
+    assert client.query(f"SELECT rules FROM {database}.verdicts").result_rows == [
+        (["faces", "crowd"],)
+    ]
+    assert client.query(
+        f"SELECT texts.normal, hashes, similar, terms, faces FROM {database}.images_raw"
+    ).result_rows == [([""], "[]", "[]", "[]", "[]")]
+    for view in ("hash_matches", "similar_matches", "term_matches"):
+        assert client.command(f"SELECT count() FROM {database}.{view}") == 0
+
+
 def test_a_database_of_a_newer_version_is_used_with_a_warning(
     client: Client, settings: ClickHouseSettings, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -134,7 +134,17 @@ async def test_a_verdict_is_small_keyed_by_image_and_says_where_it_came_from(
         "event_time": "2026-01-01T00:00:00.250Z",
         "uri": "https://example.org/photo-1.jpg",
         "action": "block",
-        "rules": [{"rule": "faces", "action": "block", "explanation": "a face"}],
+        "rules": [
+            {
+                "rule": "faces",
+                "action": "block",
+                "explanation": "a face",
+                "priority": 0,
+                "severity": "",
+                "category": "",
+                "shadow": False,
+            }
+        ],
         "policy": "default-1",
     }
 
