@@ -125,7 +125,7 @@ def _stop(pid: int) -> None:
         keeper = psutil.Process(pid)
         os.kill(pid, signal.SIGTERM)
         try:
-            keeper.wait(20)
+            keeper.wait(5)  # nobody needs what it would keep
         except psutil.TimeoutExpired:
             keeper.kill()  # which takes the broker with it
 

@@ -41,7 +41,8 @@ class StreamWorker:
         self.stream_settings = StreamSettings(
             group=group,
             **{
-                "session_timeout": 2.0,
+                # A worker that does not answer for so long has its records delivered again.
+                "session_timeout": 4.0,
                 "commit_interval": 0.2,
                 "drain_timeout": 5.0,
                 **settings,

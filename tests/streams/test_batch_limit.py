@@ -50,12 +50,12 @@ async def batches_of(
         sinks=[sink],
         metrics=metrics,
         stream=StreamSettings(),
-        batch=BatchSettings(max_batch=16, max_wait=0.2, work_conserving=False),
+        batch=BatchSettings(max_batch=16, max_wait=60, work_conserving=False),
     )
     running = asyncio.create_task(pipeline.run())
     for one in frames:
         await pipeline.submit(one, lambda: None)
-    await until(lambda: len(sink.findings) + len(sink.failures) == len(frames), 20)
+    await until(lambda: len(sink.findings) + len(sink.failures) == len(frames), 120)
     running.cancel()
     await asyncio.wait([running])
     return sink, metrics

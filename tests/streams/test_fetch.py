@@ -47,7 +47,7 @@ class Site:
             **{
                 "allow_networks": ("127.0.0.0/8",),
                 "ports": {80, 443, self.port},
-                "timeout": 5.0,
+                "timeout": 60.0,
                 "attempts": 1,
                 **changes,
             }
@@ -102,7 +102,7 @@ def in_turn(*handlers: Handler) -> Handler:
 async def refusal(
     uri: str, resolver: aiohttp.abc.AbstractResolver | None = None, **settings: Any
 ) -> FetchError:
-    settings = {"timeout": 5.0, "attempts": 1, **settings}
+    settings = {"timeout": 60.0, "attempts": 1, **settings}
     async with Fetcher(FetchSettings(**settings), resolver) as fetcher:
         with pytest.raises(FetchError) as caught:
             await fetcher.fetch(uri)
@@ -146,9 +146,9 @@ async def test_after_its_attempts_a_reference_is_given_up(site: Site) -> None:
 
 async def test_all_attempts_share_one_deadline(site: Site) -> None:
     started = time.monotonic()
-    error = await site.refusal(handler=body(b"", 500), attempts=20, timeout=0.6)
+    error = await site.refusal(handler=body(b"", 500), attempts=20, timeout=2.0)
     assert error.reason == "timeout"
-    assert time.monotonic() - started < 8
+    assert time.monotonic() - started < 30
 
 
 async def test_redirects_are_followed_with_their_relative_addresses(site: Site) -> None:
@@ -231,7 +231,7 @@ async def test_a_dripping_body_is_stopped_at_the_deadline(site: Site) -> None:
         response = web.StreamResponse()
         await response.prepare(request)
         with contextlib.suppress(ConnectionError):
-            for _ in range(500):
+            for _ in range(6000):
                 await response.write(b"x")
                 await asyncio.sleep(0.02)
         return response
@@ -239,7 +239,7 @@ async def test_a_dripping_body_is_stopped_at_the_deadline(site: Site) -> None:
     started = time.monotonic()
     error = await site.refusal(handler=dripping, timeout=0.3)
     assert error.reason == "timeout"
-    assert time.monotonic() - started < 8
+    assert time.monotonic() - started < 30
 
 
 async def raw_server(answer: bytes) -> tuple[asyncio.Server, int]:
@@ -552,10 +552,10 @@ async def test_what_is_no_regular_file_is_not_waited_for(tmp_path: Path) -> None
         listener.bind(str(tmp_path / "socket"))
         for name, reason in (("pipe", "forbidden"), ("", "forbidden"), ("socket", "not-found")):
             error = await asyncio.wait_for(
-                refusal(f"file://{tmp_path}/{name}", file_roots=(tmp_path,)), 3
+                refusal(f"file://{tmp_path}/{name}", file_roots=(tmp_path,)), 60
             )
             assert error.reason == reason, name
-    error = await asyncio.wait_for(refusal("file:///dev/zero", file_roots=("/dev",)), 3)
+    error = await asyncio.wait_for(refusal("file:///dev/zero", file_roots=("/dev",)), 60)
     assert error.reason == "forbidden"
 
 

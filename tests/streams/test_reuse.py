@@ -92,7 +92,7 @@ async def test_the_same_bytes_are_analysed_once_and_each_image_keeps_its_own_ide
         again, other = frame("again", offset=1, value=b"photo"), frame("other", offset=2)
         again.feed = "elsewhere"
         await scene.submit(again, other)
-        assert await scene.pipeline.drain(5) == 0
+        assert await scene.pipeline.drain(60) == 0
         assert scene.chain.analysed == ["first", "other"]
         assert [name for batch in scene.decoder.batches for name in batch] == ["first", "other"]
         assert sorted(scene.sink.findings) == ["again", "first", "other"]
@@ -110,7 +110,7 @@ async def test_the_same_bytes_are_analysed_once_and_each_image_keeps_its_own_ide
 async def test_twins_in_one_batch_and_one_that_comes_later_wait_for_the_first() -> None:
     async with at_work(max_batch=4) as scene:
         await scene.submit(*(frame(f"twin-{n}", offset=n, value=b"photo") for n in range(10)))
-        assert await scene.pipeline.drain(5) == 0
+        assert await scene.pipeline.drain(60) == 0
         assert scene.chain.analysed == ["twin-0"]
         assert sorted(scene.sink.findings) == [f"twin-{n}" for n in range(10)]
         assert scene.reused("in-flight") + scene.reused("cached") == 9
@@ -120,7 +120,7 @@ async def test_when_the_first_fails_each_twin_is_tried_by_itself_and_once() -> N
     async with at_work(max_batch=16) as scene:
         scene.chain.poison.add("twin-0")
         await scene.submit(*(frame(f"twin-{n}", offset=n, value=b"photo") for n in range(6)))
-        assert await scene.pipeline.drain(5) == 0
+        assert await scene.pipeline.drain(60) == 0
         assert scene.sink.failures == ["twin-0"]
         assert sorted(scene.sink.findings) == [f"twin-{n}" for n in range(1, 6)]
         assert sorted(scene.chain.analysed) == [f"twin-{n}" for n in range(6)]
@@ -130,7 +130,7 @@ async def test_when_the_first_fails_each_twin_is_tried_by_itself_and_once() -> N
 async def test_bytes_that_cannot_be_decoded_fail_every_image_that_has_them() -> None:
     async with at_work() as scene:
         await scene.submit(*(frame(str(n), offset=n, value=b"undecodable") for n in range(8)))
-        assert await scene.pipeline.drain(5) == 0
+        assert await scene.pipeline.drain(60) == 0
         assert sorted(scene.sink.failures) == [str(n) for n in range(8)]
         assert sum(map(len, scene.decoder.batches)) == 8
 
@@ -242,7 +242,7 @@ def test_every_image_ends_once_whatever_repeats_and_whatever_fails(
             ]
             scene.chain.poison = {str(n) for n, (_, _, bad, _) in enumerate(arrivals) if bad}
             await scene.submit(*frames)
-            assert await scene.pipeline.drain(20) == 0
+            assert await scene.pipeline.drain(60) == 0
             assert sorted(scene.sink.findings + scene.sink.failures) == sorted(
                 one.image_id for one in frames
             )

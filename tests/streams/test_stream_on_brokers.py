@@ -95,7 +95,7 @@ async def test_every_record_is_written_and_what_is_acknowledged_is_committed(
     await topics.publish(inline(60))
     await topics.publish(inline(10), topic=topics.bulk)
     async with running(topics.worker()) as worker:
-        await until(lambda: len(worker.sink.findings) == 70, 30)
+        await until(lambda: len(worker.sink.findings) == 70, 90)
         lanes = {(origin.topic, lane) for origin, lane in worker.taken}
         assert lanes == {(topics.images, Lane.LIVE), (topics.bulk, Lane.BULK)}
         await until(lambda: len(worker.acknowledged) == 70)
@@ -119,7 +119,7 @@ async def test_records_of_any_shape_pass(topics: Topics) -> None:
     headers = [("feed", b"door"), ("x", b""), ("empty", None), ("x", b"\xff\xfe")]
     await topics.publish(inline(1), partition=0, key=b"\x00\xff", headers=headers)
     async with running(topics.worker()) as worker:
-        await until(lambda: len(worker.acknowledged) == 5, 30)
+        await until(lambda: len(worker.acknowledged) == 5, 90)
         origins = [origin for origin, _ in worker.taken]
         assert [origin.value for origin in origins] == [None, b"", b"no record", large, *inline(1)]
         assert origins[4].key == b"\x00\xff"
@@ -136,12 +136,12 @@ async def test_nothing_is_committed_past_a_record_that_is_not_safe(topics: Topic
     values = [json.dumps({"uri": "slow:x"}).encode(), *inline(20)]
     await topics.publish(values, partition=0)
     async with running(topics.worker(drain_timeout=0.2)) as worker:
-        await until(lambda: len(worker.sink.findings) == 20, 30)
+        await until(lambda: len(worker.sink.findings) == 20, 90)
         await asyncio.sleep(0.5)
         assert await topics.committed() == {}
     assert await topics.committed() == {}
     async with running(topics.worker()) as worker:
-        await until(lambda: len(worker.sink.findings) == 20, 30)
+        await until(lambda: len(worker.sink.findings) == 20, 90)
         worker.fetcher.release.set()
         await until(lambda: len(worker.acknowledged) == 21)
     assert await topics.committed() == {(topics.images, 0): 21}
@@ -164,7 +164,7 @@ async def test_records_that_a_killed_worker_had_not_finished_are_delivered_again
     )
     try:
         assert child.stdout is not None
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(120):
             for _ in range(16):
                 assert (await child.stdout.readline()).startswith(b"taken")
             await asyncio.sleep(0.6)  # for a commit
@@ -172,9 +172,10 @@ async def test_records_that_a_killed_worker_had_not_finished_are_delivered_again
         child.send_signal(signal.SIGKILL)
         await child.wait()
     async with running(topics.worker()) as worker:
-        await until(lambda: len(worker.acknowledged) >= 6, 45)
+        # How far the first one had committed is its own affair; nothing that it left is missing.
+        unfinished = set(range(10, 16))
+        await until(lambda: unfinished <= {o for _, _, o in worker.acknowledged}, 90)
         again = [origin.offset for origin, _ in worker.taken]
-        assert set(again) >= set(range(10, 16))
         assert again == sorted(again)
     assert await topics.committed() == {(topics.images, 0): 16}
 
@@ -185,20 +186,20 @@ async def test_a_worker_that_joins_takes_over_partitions_and_no_record_is_lost_o
     first, second = topics.worker(), topics.worker()
     async with running(first):
         await topics.publish(inline(20))
-        await until(lambda: len(first.acknowledged) == 20, 30)
+        await until(lambda: len(first.acknowledged) == 20, 90)
         async with running(second):
             published = 20
-            async with asyncio.timeout(40):
+            async with asyncio.timeout(90):
                 while not second.acknowledged:
                     await topics.publish(inline(20))
                     published += 20
                     await asyncio.sleep(0.1)
             done = first.acknowledged, second.acknowledged
-            await until(lambda: len(set(done[0] + done[1])) == published, 20)
+            await until(lambda: len(set(done[0] + done[1])) == published, 90)
             assert len(done[0]) + len(done[1]) == published
         await topics.publish(inline(20))
         published += 20
-        await until(lambda: len(set(done[0] + done[1])) == published, 30)
+        await until(lambda: len(set(done[0] + done[1])) == published, 90)
         assert len(done[0]) + len(done[1]) == published
     committed = await topics.committed()
     assert sum(committed.values()) == published
@@ -211,12 +212,12 @@ async def test_a_rebalance_lets_go_of_what_does_not_finish_in_time_and_takes_it_
     async with running(first):
         first.sink.stall()
         await topics.publish(inline(60))
-        await until(lambda: first.pipeline.ledger.in_flight == 8, 30)
+        await until(lambda: first.pipeline.ledger.in_flight == 8, 90)
         async with running(second):
-            await until(lambda: second.taken, 40)
+            await until(lambda: second.taken, 90)
             first.sink.resume()
             done = first.acknowledged, second.acknowledged
-            await until(lambda: len(set(done[0] + done[1])) == 60, 30)
+            await until(lambda: len(set(done[0] + done[1])) == 60, 90)
     for worker in (first, second):
         for partition in range(PARTITIONS):
             order = [offset for _, p, offset in worker.acknowledged if p == partition]
@@ -228,12 +229,12 @@ async def test_a_stalled_sink_leaves_the_records_on_the_broker(topics: Topics) -
     async with running(topics.worker(max_in_flight=10)) as worker:
         worker.sink.stall()
         await topics.publish(inline(500))
-        await until(lambda: worker.pipeline.ledger.in_flight == 10, 30)
+        await until(lambda: len(worker.taken) == 11, 90)
         await asyncio.sleep(0.5)
         assert worker.pipeline.ledger.in_flight == 10
         assert len(worker.taken) == 11
         worker.sink.resume()
-        await until(lambda: len(worker.acknowledged) == 500, 30)
+        await until(lambda: len(worker.acknowledged) == 500, 90)
         assert [len(set(worker.acknowledged)), len(worker.sink.findings)] == [500, 500]
 
 
@@ -248,7 +249,7 @@ async def test_a_handler_that_raises_ends_the_stream_and_loses_nothing(topics: T
     await worker.stream.start()
     try:
         with pytest.raises(LookupError, match="a defect"):
-            await asyncio.wait_for(worker.stream.watch(), 30)
+            await asyncio.wait_for(worker.stream.watch(), 90)
     finally:
         await worker.stream.stop()
     assert await topics.committed() == {}
