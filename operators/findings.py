@@ -74,7 +74,8 @@ class HashMatch(msgspec.Struct, frozen=True):
     """The picture is, or looks like, one on a banlist.
 
     `list`: the banlist's name. `distance`: differing bits of the two PDQ hashes, 0 to 256; always 0
-    for `sha256`. `reason` and `action`: what the list says of that entry.
+    for `sha256`. `reason` and `action`: what the list says of its entries. `entry`: the hash on the
+    list. `turned`: how the picture was turned or mirrored against the banned one; empty if not.
     """
 
     list: str
@@ -82,15 +83,20 @@ class HashMatch(msgspec.Struct, frozen=True):
     distance: int = 0
     reason: str = ""
     action: Action = "block"
+    entry: str = ""
+    turned: str = ""
 
 
 class SimilarMatch(msgspec.Struct, frozen=True):
     """The picture's embedding is near that of an exemplar. `distance`: 1 minus the cosine, 0 to 2.
-    `list`: what the exemplar stands for."""
+    `exemplar`: the content id of its picture. `list`: its banlist. `reason` and `action`: what the
+    list says of its entries."""
 
     exemplar: str
     list: str
     distance: float
+    reason: str = ""
+    action: Action = "block"
 
 
 class TermMatch(msgspec.Struct, frozen=True):
@@ -135,11 +141,19 @@ class Verdict(msgspec.Struct, frozen=True):
     strictest action of those with the highest priority; `allow` if there is none.
 
     `policy` is the policy's version, so that every verdict can be traced to the rules in force.
+    Where a person decided, `action` is that decision, `machine_action` what the policy says, and
+    `decision_id` and `decided_at` (RFC 3339) say which decision it was. `audit`: the rules that
+    this image is drawn for, so that people check them; `(no rule)` if none fired.
     """
 
     action: Action
     policy: str
     rules: list[RuleHit] = []
+    decided_by: Literal["policy", "person"] = "policy"
+    machine_action: Action | None = None
+    decision_id: str | None = None
+    decided_at: str | None = None
+    audit: list[str] = []
 
 
 class Findings(msgspec.Struct):

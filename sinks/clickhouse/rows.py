@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from operators.findings import Findings
+from operators.findings import Findings, Verdict
 from operators.frame import Frame
 from sinks.replay import failed_attempts
 
@@ -108,6 +108,12 @@ def _fingerprint(name: str, missing: Any) -> Callable[[Row], Any]:
     )
 
 
+def _machine_verdict(verdict: Verdict | None) -> str:
+    if verdict is None:
+        return "none"
+    return verdict.action if verdict.machine_action is None else verdict.machine_action
+
+
 def _rules(name: str) -> Callable[[Row], list[Any]]:
     return lambda row: (
         [getattr(hit, name) for hit in row.findings.verdict.rules] if row.findings.verdict else []
@@ -160,6 +166,14 @@ IMAGE_COLUMNS: Mapping[str, Column] = {
     "rules.severity": Column(f"Array({_LABEL})", _rules("severity")),
     "rules.category": Column(f"Array({_LABEL})", _rules("category")),
     "rules.shadow": Column("Array(Bool)", _rules("shadow")),
+    "decided_by": Column(
+        _LABEL, lambda row: row.findings.verdict.decided_by if row.findings.verdict else ""
+    ),
+    "machine_verdict": Column(_ACTION, lambda row: _machine_verdict(row.findings.verdict)),
+    "audited_rules": Column(
+        f"Array({_LABEL})",
+        lambda row: row.findings.verdict.audit if row.findings.verdict else [],
+    ),
     "hashes": Column("String", lambda row: _json_list(row.findings.hashes)),
     "similar": Column("String", lambda row: _json_list(row.findings.similar)),
     "terms": Column("String", lambda row: _json_list(row.findings.terms)),

@@ -7,7 +7,7 @@ from one definition. Fields are only ever added; a consumer should ignore those 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
@@ -55,6 +55,9 @@ Terms = Annotated[list[TermMatch], Meta(description="Terms of term lists that we
 Faces = Annotated[list[Face], Meta(description="Faces in the picture.")]
 
 
+DecidedBy = Literal["policy", "person"]
+
+
 class VerdictRecord(Struct, frozen=True, kw_only=True):
     """The decision over one image, small, published before anything else is."""
 
@@ -74,6 +77,21 @@ class VerdictRecord(Struct, frozen=True, kw_only=True):
         list[RuleHit], Meta(description="Every rule that fired, shadow rules included.")
     ]
     policy: Annotated[str, Meta(description="Version of the policy that decided.")]
+    decided_by: Annotated[
+        DecidedBy,
+        Meta(description="person: a reviewer's decision, which outranks any verdict of policy."),
+    ] = "policy"
+    machine_action: Annotated[
+        Action | UnsetType, Meta(description="What the policy says; only where a person decided.")
+    ] = UNSET
+    decision_id: Annotated[
+        str | UnsetType,
+        Meta(description="The decision that made or, where decided_by is policy, withdrew it."),
+    ] = UNSET
+    decided_at: Annotated[
+        str | UnsetType,
+        Meta(description="When: RFC 3339. Of several verdicts of people the latest stands."),
+    ] = UNSET
 
 
 class ReviewRecord(Struct, frozen=True, kw_only=True):
@@ -84,7 +102,9 @@ class ReviewRecord(Struct, frozen=True, kw_only=True):
     feed: Feed
     event_time: EventTime
     uri: Uri
-    action: Annotated[Action, Meta(description="Always review.")]
+    action: Annotated[
+        Action, Meta(description="review; for an audit, the verdict that is to be checked.")
+    ]
     rules: Annotated[list[RuleHit], Meta(description="Every rule that fired.")]
     policy: Annotated[str, Meta(description="Version of the policy that decided.")]
     metadata: Annotated[dict[str, Any], Meta(description="Whatever the producer sent along.")]
@@ -96,6 +116,13 @@ class ReviewRecord(Struct, frozen=True, kw_only=True):
     similar: Similar = []
     terms: Terms = []
     faces: Faces = []
+    why: Annotated[
+        Literal["policy", "audit"],
+        Meta(description="policy: the verdict asks for a person; audit: drawn to check a rule."),
+    ] = "policy"
+    audit: Annotated[
+        list[str], Meta(description="The rules that it is drawn for; (no rule) if none fired.")
+    ] = []
 
 
 class FindingsRecord(Struct, frozen=True, kw_only=True):
@@ -187,6 +214,10 @@ def verdict_record(frame: Frame, verdict: Verdict) -> VerdictRecord:
         action=verdict.action,
         rules=verdict.rules,
         policy=verdict.policy,
+        decided_by=verdict.decided_by,
+        machine_action=verdict.machine_action or UNSET,
+        decision_id=verdict.decision_id or UNSET,
+        decided_at=verdict.decided_at or UNSET,
     )
 
 
@@ -211,6 +242,8 @@ def review_record(frame: Frame, verdict: Verdict) -> ReviewRecord:
         similar=findings.similar,
         terms=findings.terms,
         faces=findings.faces,
+        why="policy" if verdict.action == "review" else "audit",
+        audit=verdict.audit,
     )
 
 

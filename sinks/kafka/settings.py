@@ -60,6 +60,28 @@ class TopicNames(BaseModel, extra="forbid"):
         min_length=1,
         description="Dead letters: the original record plus why it failed.",
     )
+    reviews: str = Field(
+        default="images.reviews",
+        min_length=1,
+        description="Where reviewers' decisions are put: allow, block, or withdraw.",
+    )
+    overrides: str = Field(
+        default="images.overrides",
+        min_length=1,
+        description="What people decided, by image and by content, for every worker to know. "
+        "Compacted: the last record of each key is kept for ever.",
+    )
+    claims: str = Field(
+        default="images.claims",
+        min_length=1,
+        description="Which reviewer looks at which image at the moment.",
+    )
+    forgotten: str = Field(
+        default="images.forgotten",
+        min_length=1,
+        description="Tombstones of images that were erased, as hashes of their ids. Compacted: "
+        "kept for ever.",
+    )
 
     @model_validator(mode="after")
     def _names_differ(self) -> TopicNames:
@@ -81,7 +103,20 @@ class TopicNames(BaseModel, extra="forbid"):
             self.verdicts,
             self.review,
             self.failed,
+            self.reviews,
+            self.overrides,
+            self.claims,
+            self.forgotten,
         ]
+
+    def configuration(self, name: str) -> dict[str, str]:
+        """How the topic called `name` is configured when it is created."""
+        if name in (self.overrides, self.forgotten):
+            return {"cleanup.policy": "compact"}
+        if name == self.claims:
+            # Leases last minutes; old ones are of no use to anybody.
+            return {"retention.ms": "86400000"}
+        return {}
 
 
 class FileTokenProvider(AbstractTokenProvider):  # type: ignore[misc]

@@ -89,7 +89,7 @@ class KafkaSink(Sink):
             found = findings_record(frame, self._settings.include_embedding)
             value = self._encoded(frame, topics.findings, found)
             others.append(Record(frame, topics.findings, key, value, headers))
-            if verdict is not None and verdict.action == "review":
+            if verdict is not None and (verdict.action == "review" or verdict.audit):
                 value = self._encoded(frame, topics.review, review_record(frame, verdict))
                 others.append(Record(frame, topics.review, key, value, headers))
         await self._produce(verdicts)

@@ -51,7 +51,7 @@ async def ensure_topics(settings: KafkaSettings) -> list[str]:
 
 
 async def _create_missing(client: AIOKafkaAdminClient, settings: KafkaSettings) -> list[str]:
-    # All topics are listed instead of the six wanted: asking for a topic by name creates it, with
+    # All topics are listed instead of those wanted: asking for a topic by name creates it, with
     # one partition, on brokers with auto.create.topics.enable.
     existing = await _partitions_by_topic(client)
     missing: list[str] = []
@@ -68,7 +68,15 @@ async def _create_missing(client: AIOKafkaAdminClient, settings: KafkaSettings) 
     if not missing:
         return []
     response = await client.create_topics(
-        [NewTopic(name, settings.partitions, settings.replication_factor) for name in missing]
+        [
+            NewTopic(
+                name,
+                settings.partitions,
+                settings.replication_factor,
+                topic_configs=settings.topics.configuration(name),
+            )
+            for name in missing
+        ]
     )
     created: list[str] = []
     for name, code, *message in response.topic_errors:

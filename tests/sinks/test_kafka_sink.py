@@ -53,6 +53,10 @@ def settings_for(broker: str, **changes: Any) -> KafkaSettings:
         verdicts=f"{prefix}.verdicts",
         review=f"{prefix}.review",
         failed=f"{prefix}.failed",
+        reviews=f"{prefix}.reviews",
+        overrides=f"{prefix}.overrides",
+        claims=f"{prefix}.claims",
+        forgotten=f"{prefix}.forgotten",
     )
     return KafkaSettings(bootstrap_servers=broker, topics=names, partitions=2, **changes)
 
@@ -146,6 +150,7 @@ async def test_a_verdict_is_small_keyed_by_image_and_says_where_it_came_from(
             }
         ],
         "policy": "default-1",
+        "decided_by": "policy",
     }
 
 
