@@ -32,6 +32,7 @@ def command(server: ClickHouseServer, sql: str) -> httpx.Response:
         content=sql,
         auth=("writer", server.writer_password),
         trust_env=False,
+        timeout=60,
     )
 
 

@@ -39,7 +39,7 @@ def nothing_runs_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def ended(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*IMAGEWIRE, *arguments], capture_output=True, text=True, timeout=120, check=False
+        [*IMAGEWIRE, *arguments], capture_output=True, text=True, timeout=180, check=False
     )
 
 
@@ -228,7 +228,7 @@ from imagewire.cli import main  # as the console script does
 main(["config"])
 """
     result = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=180, check=False
     )
     assert (result.returncode, result.stdout, result.stderr) == (130, "", "")
 
@@ -259,7 +259,7 @@ def test_a_reader_that_has_enough_is_no_error(arguments: list[str]) -> None:
     assert process.stderr is not None
     process.stdout.close()
     said = process.stderr.read().decode()
-    assert process.wait(60) == 0
+    assert process.wait(180) == 0
     assert "Traceback" not in said
     assert "BrokenPipe" not in said
 
@@ -272,7 +272,7 @@ def test_arrow_is_not_written_to_a_terminal() -> None:
             stdout=theirs,
             stderr=subprocess.PIPE,
             text=True,
-            timeout=60,
+            timeout=180,
             check=False,
         )
     finally:

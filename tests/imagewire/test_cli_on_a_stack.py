@@ -71,7 +71,7 @@ def test_a_second_up_on_the_same_directory_says_who_holds_it(up: RunningUp) -> N
         [*IMAGEWIRE, "up", "--data", str(up.directory), *up.arguments],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
     assert second.returncode == 1
@@ -190,7 +190,7 @@ def test_watch_ends_quietly_when_its_reader_has_enough(up: RunningUp, story: Sto
         assert watching.stderr is not None
         watching.stdout.close()
         said = watching.stderr.read()
-        assert watching.wait(30) == 0
+        assert watching.wait(60) == 0
         assert "Traceback" not in said
         assert "Broken" not in said
     finally:
@@ -232,7 +232,7 @@ def test_sql_speaks_json_csv_and_arrow_to_programs(ask: Ask, up: RunningUp, stor
     result = subprocess.run(
         [*IMAGEWIRE, "sql", QUESTION, "--format", "arrow", "--data", str(up.directory)],
         capture_output=True,
-        timeout=60,
+        timeout=120,
         check=True,
     )
     table = pyarrow.ipc.open_stream(result.stdout).read_all()
@@ -341,7 +341,7 @@ def test_up_names_a_port_that_is_taken(tmp_path: Path, option: str) -> None:
             [*IMAGEWIRE, "up", "--data", str(tmp_path / "d"), "--broker", "tansu", option, port],
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=180,
             check=False,
         )
     assert result.returncode == 1

@@ -87,7 +87,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., tuple[subprocess.Popen[str],
     for child in started:
         if child.poll() is None:
             child.kill()
-        child.wait(10)
+        child.wait(60)
         if child.stdout is not None:
             child.stdout.close()
 
@@ -380,7 +380,7 @@ def test_nothing_acknowledged_is_lost_when_it_is_killed(start: Any) -> None:
         for n in range(20):
             client.insert("d.t", [[n]], column_names=["a"], settings={"async_insert": 0})
         child.kill()
-        child.wait(10)
+        child.wait(60)
     _, port = start()
     with connect(port) as client:
         assert client.command("SELECT count() FROM d.t") == 20
@@ -393,7 +393,7 @@ async def test_a_sink_goes_on_after_a_restart(start: Any) -> None:
     frames = [Frame("a", "door", 1000, Origin("images", 0, n, 1000)) for n in range(2)]
     await sink.write(frames)
     child.terminate()
-    child.wait(10)
+    child.wait(60)
     with pytest.raises(TransientSinkError):
         await sink.write(frames)
     start("--port", str(port))
@@ -423,7 +423,7 @@ def test_a_directory_in_use_is_refused_with_the_process_that_has_it(
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=180,
     )
     assert second.returncode == 1
     assert f"in use by process {child.pid}" in second.stderr
@@ -437,7 +437,7 @@ def test_a_port_in_use_is_refused(start: Any, tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=180,
     )
     assert second.returncode == 1
     assert f"cannot listen on 127.0.0.1:{port}" in second.stderr
@@ -451,7 +451,7 @@ def test_without_passwords_it_does_not_start(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=180,
     )
     assert ended.returncode == 1
     assert "IMAGEWIRE_FRONT_WRITER_PASSWORD" in ended.stderr
@@ -477,9 +477,9 @@ def test_it_ends_when_its_parent_dies(tmp_path: Path) -> None:
     with parent.stdout:
         front = psutil.Process(int(parent.stdout.readline()))
     parent.kill()
-    parent.wait(10)
+    parent.wait(60)
     try:
-        front.wait(10)
+        front.wait(60)
     except psutil.TimeoutExpired:
         front.kill()
         pytest.fail("the front outlived its parent")

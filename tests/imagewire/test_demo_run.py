@@ -85,19 +85,21 @@ def test_a_demonstration_that_is_told_to_end_leaves_no_folder_and_no_process(
         env={**os.environ, "TMPDIR": str(tmp_path)},
     )
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 180
         while not list(tmp_path.glob("imagewire-demo-*/data/logs/clickhouse.log")):
             assert demo.poll() is None, demo.communicate()
             assert time.monotonic() < deadline
             time.sleep(0.05)
         children = psutil.Process(demo.pid).children(recursive=True)
         demo.send_signal(signal.SIGTERM)
-        out, err = demo.communicate(timeout=60)
+        out, err = demo.communicate(timeout=120)
     finally:
         demo.kill()
     assert (demo.returncode, out, err) == (130, "", "")
     assert not list(tmp_path.glob("imagewire-demo-*"))
-    assert not [child for child in children if child.is_running()]
+    # The kernel ends those of a killed parent, in its own time.
+    _, alive = psutil.wait_procs(children, timeout=60)
+    assert not alive
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ async def consume(address: str, topic: str, count: int) -> list[bytes]:
         max_partition_fetch_bytes=LARGE + 1024,
     ) as consumer:
         return [
-            bytes((await asyncio.wait_for(consumer.getone(), 20)).value or b"")
+            bytes((await asyncio.wait_for(consumer.getone(), 90)).value or b"")
             for _ in range(count)
         ]
 

@@ -15,7 +15,7 @@ import pytest
 
 from imagewire.embedded.process import ManagedProcess, ProcessError, RestartPolicy
 
-SLEEP = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(60)"]
+SLEEP = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(600)"]
 QUICK = RestartPolicy(first_delay=0.05, longest_delay=0.1, attempts=2)
 
 PARENT = """
@@ -24,10 +24,10 @@ from pathlib import Path
 from imagewire.embedded.process import ManagedProcess
 
 async def main():
-    child = ManagedProcess("child", ["sleep", "60"], log_directory=Path(sys.argv[1]))
+    child = ManagedProcess("child", ["sleep", "600"], log_directory=Path(sys.argv[1]))
     await child.start()
     print(child.pid, flush=True)
-    await asyncio.sleep(60)
+    await asyncio.sleep(600)
 
 asyncio.run(main())
 """
@@ -128,7 +128,7 @@ async def test_a_child_that_ignores_the_request_to_end_is_killed_with_its_own_ch
 ) -> None:
     stubborn = (
         "import signal, subprocess, time; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
-        "print(subprocess.Popen(['sleep', '60']).pid, flush=True); time.sleep(60)"
+        "print(subprocess.Popen(['sleep', '600']).pid, flush=True); time.sleep(600)"
     )
     child = ManagedProcess(
         "stubborn", [sys.executable, "-c", stubborn], log_directory=tmp_path, stop_timeout=0.3

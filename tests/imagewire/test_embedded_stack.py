@@ -81,7 +81,7 @@ async def test_a_store_that_dies_comes_back_with_its_data(tmp_path: Path) -> Non
         await asyncio.to_thread(ask, environment, "CREATE DATABASE kept")
         store = stack.record.pids["clickhouse"]
         psutil.Process(store).kill()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             while stack.record.pids.get("clickhouse") in (store, None) or not all(  # noqa: ASYNC110
                 status.state == "running" for status in stack.status()
             ):

@@ -26,7 +26,7 @@ async def endpoint(health: Health, **settings: Any) -> AsyncIterator[httpx.Async
     await served.start()
     try:
         async with httpx.AsyncClient(
-            base_url=f"http://127.0.0.1:{served.port}", trust_env=False
+            base_url=f"http://127.0.0.1:{served.port}", trust_env=False, timeout=60
         ) as client:
             yield client
     finally:

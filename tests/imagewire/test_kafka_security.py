@@ -30,7 +30,7 @@ from sinks.sink import PermanentSinkError, SinkError, TransientSinkError
 from streams.app import ImageStream
 from streams.settings import StreamSettings
 
-pytestmark = [pytest.mark.xdist_group("secure-kafka"), pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.xdist_group("secure-kafka"), pytest.mark.timeout(300)]
 
 PASSWORD = 'right-"hush"-$\\é'.replace('"', "").replace("\\", "")
 WRONG = "wrong-hush"
@@ -84,7 +84,7 @@ def settings(
                 "sasl_username": USER,
                 "sasl_password": PASSWORD,
                 "sasl_token_file": token,
-                "request_timeout_ms": 5000,
+                "request_timeout_ms": 20_000,
                 "partitions": 1,
                 "topics": TopicNames(
                     **{
@@ -122,7 +122,7 @@ async def consumed(settings: KafkaSettings) -> Origin:
     try:
         await stream.start()
         watching = asyncio.create_task(stream.watch())
-        await asyncio.wait([taken, watching], timeout=30, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([taken, watching], timeout=90, return_when=asyncio.FIRST_COMPLETED)
         watching.cancel()
         return taken.result()
     finally:
@@ -131,7 +131,7 @@ async def consumed(settings: KafkaSettings) -> Origin:
 
 async def made_topics(settings: KafkaSettings) -> list[str]:
     """A broker that has only just started may not know its controller yet."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(90):
         while True:
             try:
                 return await ensure_topics(settings)
@@ -181,7 +181,7 @@ async def test_a_wrong_password_opens_no_client_and_is_not_told(
     said = []
     for client in (lambda: ensure_topics(kafka), publish, read, KafkaSink(kafka).open):
         with pytest.raises(SinkError) as caught:
-            async with asyncio.timeout(15):
+            async with asyncio.timeout(60):
                 await client()
         # Trying again would not help: a worker that started so ends, and says why.
         assert isinstance(caught.value, PermanentSinkError), caught.value

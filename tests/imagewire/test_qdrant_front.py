@@ -14,7 +14,7 @@ from typing import Any
 
 import grpc
 import pytest
-from front_process import QdrantServer
+from front_process import START_TIMEOUT, QdrantServer
 from qdrant_client import QdrantClient, models
 
 from imagewire.embedded.ports import free_port
@@ -33,7 +33,7 @@ def client_for(port: int, key: str = KEY, host: str = "127.0.0.1") -> QdrantClie
         api_key=key,
         https=False,
         check_compatibility=False,
-        timeout=10,
+        timeout=60,
         grpc_options={
             "grpc.initial_reconnect_backoff_ms": 100,
             "grpc.max_reconnect_backoff_ms": 100,
@@ -340,7 +340,8 @@ def started(path: Path, port: int) -> tuple[subprocess.Popen[str], QdrantClient]
         command(path, port), env=environment(), stderr=subprocess.PIPE, text=True
     )
     client = client_for(port)
-    for _ in range(600):
+    deadline = time.monotonic() + START_TIMEOUT
+    while time.monotonic() < deadline:
         if process.poll() is not None:
             assert process.stderr is not None
             raise AssertionError(process.stderr.read())
@@ -449,16 +450,18 @@ def test_it_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
     assert process.stdout is not None
     child = int(process.stdout.readline())
     client = client_for(port)
-    for _ in range(600):
+    deadline = time.monotonic() + START_TIMEOUT
+    while True:
         try:
             client.get_collections()
             break
         except grpc.RpcError:
+            assert time.monotonic() < deadline, "the front did not answer"
             time.sleep(0.05)
     client.close()
     process.kill()
     process.communicate()
-    for _ in range(200):
+    for _ in range(1200):
         if not _runs(child):
             return
         time.sleep(0.05)

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka import AIOKafkaProducer
 from front_process import ClickHouseServer, QdrantServer
 from shared_broker import SharedBroker
+from topic_reading import everything_on
 from ultralytics.utils import ASSETS
 
 from imagewire.cli import run
@@ -27,7 +28,7 @@ from sinks.clickhouse.reader import ClickHouseReader, QueryError
 from sinks.kafka import ensure_topics
 from sinks.qdrant.reader import VectorReader
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(600)
 
 PHOTO = (ASSETS / "bus.jpg").read_bytes()
 
@@ -54,26 +55,15 @@ class Place:
         await producer.stop()
 
     async def records(self, topic: str) -> list[Any]:
-        """Everything on one of the topics: once nothing more has come for a second."""
-        names = self.settings.kafka.topics
-        consumer = AIOKafkaConsumer(
-            getattr(names, topic),
-            auto_offset_reset="earliest",
-            fetch_max_wait_ms=50,
-            **self.settings.kafka.client_options(),
-        )
-        await consumer.start()
-        found: list[Any] = []
-        while batches := await consumer.getmany(timeout_ms=1000):
-            found += [record for records in batches.values() for record in records]
-        await consumer.stop()
-        return found
+        """Everything that is on one of the topics now."""
+        kafka = self.settings.kafka
+        return await everything_on(kafka.client_options(), getattr(kafka.topics, topic), 2)
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         with ClickHouseReader(self.settings.clickhouse) as reader:
             return [tuple(row.values()) for row in reader.query(sql).to_pylist()]
 
-    async def until(self, sql: str, expected: list[tuple[Any, ...]], seconds: float = 60) -> None:
+    async def until(self, sql: str, expected: list[tuple[Any, ...]], seconds: float = 180) -> None:
         found: list[tuple[Any, ...]] | None = None
         try:
             async with asyncio.timeout(seconds):

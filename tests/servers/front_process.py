@@ -54,7 +54,7 @@ def clickhouse_server(directory: Path) -> Iterator[ClickHouseServer]:
     def ready() -> bool:
         try:
             url = f"http://{server.host}:{server.port}/ping"
-            return httpx.get(url, trust_env=False).status_code == 200
+            return httpx.get(url, trust_env=False, timeout=10).status_code == 200
         except httpx.HTTPError:
             return False
 
@@ -111,7 +111,7 @@ def _child(
     finally:
         child.terminate()
         try:
-            child.wait(15)
+            child.wait(30)
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import httpx
 import psutil
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from topic_reading import everything_on
 
 from imagewire.connection import find_connection
 from imagewire.embedded.datadir import find_running
@@ -76,7 +77,7 @@ class RunningUp:
         """Ask it to stop; returns its exit code."""
         assert self.process is not None
         self.process.send_signal(number)
-        return self.process.wait(90)
+        return self.process.wait(180)
 
     def end(self) -> None:
         """Leave nothing behind, whatever the test did."""
@@ -166,7 +167,7 @@ class RunningUp:
             return bool(counted["images"] >= images and counted["failures"] >= failures)
 
         until(f"{images} images and {failures} failures of {feed}", settled, 400, every=0.5)
-        until("as many points", lambda: self.points(feed) >= images, 30)
+        until("as many points", lambda: self.points(feed) >= images, 120)
 
     def publish(self, publications: Sequence[Publication]) -> None:
         """Publish as the command line does."""
@@ -240,31 +241,10 @@ class KafkaRecord:
 
 
 async def _read(settings: Settings, topic: str) -> list[KafkaRecord]:
-    consumer = AIOKafkaConsumer(
-        enable_auto_commit=False,
-        auto_offset_reset="earliest",
-        fetch_max_wait_ms=50,
-        **settings.kafka.client_options(),
-    )
-    await consumer.start()
-    try:
-        partitions = [TopicPartition(topic, number) for number in range(settings.kafka.partitions)]
-        consumer.assign(partitions)
-        await consumer.seek_to_beginning(*partitions)
-        found: list[KafkaRecord] = []
-        quiet = 0
-        # Highwater marks come with fetches; two quiet rounds after that, nothing is left.
-        while quiet < 2:
-            batches = await consumer.getmany(timeout_ms=300)
-            behind = False
-            for tp in partitions:
-                mark = consumer.highwater(tp)
-                behind |= mark is None or await consumer.position(tp) < mark
-            quiet = 0 if batches or behind else quiet + 1
-            for messages in batches.values():
-                for message in messages:
-                    headers = {name: value.decode() for name, value in message.headers}
-                    found.append(KafkaRecord(message.key, message.value, headers))
-        return found
-    finally:
-        await consumer.stop()
+    options = settings.kafka.client_options()
+    return [
+        KafkaRecord(
+            record.key, record.value, {name: value.decode() for name, value in record.headers}
+        )
+        for record in await everything_on(options, topic, settings.kafka.partitions)
+    ]

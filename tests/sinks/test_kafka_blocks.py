@@ -80,7 +80,7 @@ async def test_a_block_larger_than_a_batch_arrives_whole_in_order_and_on_the_key
         await consumer.seek_to_beginning(*partitions)
         found = defaultdict(list)
         while sum(map(len, found.values())) < len(frames):
-            polled = await consumer.getmany(timeout_ms=10_000)
+            polled = await consumer.getmany(timeout_ms=60_000)
             assert polled, f"only {sum(map(len, found.values()))} records of {len(frames)} came"
             for partition, records in polled.items():
                 for record in records:
