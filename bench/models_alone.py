@@ -11,9 +11,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,6 @@ from bench.no_sink import NoSink
 from bench.photos import Photos, load_photos
 from imagewire.settings import load_settings
 from imagewire.worker import Worker
-from operators.chain import OperatorChain
 from operators.decoder import Decoder
 from operators.frame import Frame, Origin
 from sinks.sink import Sink
@@ -54,7 +54,8 @@ class ModelsAlone(Worker):
     - `operators`: the whole chain over decoded photos;
     - `operator NAME`: one operator;
     - `in turn`: each batch is decoded, then goes through the chain;
-    - `overlapped`: while a batch is in the chain, a thread decodes the next.
+    - `overlapped`: while a batch is in the chain, a thread decodes the next;
+    - `side by side`: the same with every copy of the models at work on a batch of its own.
 
     The answer has `times`, one for each photo: when its batch was done, in seconds.
     """
@@ -88,7 +89,7 @@ class ModelsAlone(Worker):
         match what.split():
             case ["operators"]:
                 self._decode(frames)
-                ends = list(self._back_to_back(batches, self._chain))
+                ends = list(self._back_to_back(batches))
             case ["operator", name]:
                 self._decode(frames)
                 ends = list(self._alone(batches, name))
@@ -96,6 +97,8 @@ class ModelsAlone(Worker):
                 ends = list(self._in_turn(batches))
             case ["overlapped"]:
                 ends = list(self._overlapped(batches))
+            case ["side", "by", "side"]:
+                ends = self._side_by_side(batches)
             case _:
                 raise ValueError(f"there is no way to run models called {what!r}")
         failed = [frame.failure for frame in frames if frame.failure is not None]
@@ -108,12 +111,14 @@ class ModelsAlone(Worker):
         assert self._decoder is not None
         self._decoder.decode(frames)
 
-    def _back_to_back(
-        self, batches: Sequence[list[Frame]], chain: OperatorChain
-    ) -> Iterator[float]:
+    def _process(self, batch: list[Frame]) -> float:
+        self._chain.analyse(batch)
+        self._chain.decide(batch)
+        return time.perf_counter()
+
+    def _back_to_back(self, batches: Sequence[list[Frame]]) -> Iterator[float]:
         for batch in batches:
-            chain.process(batch)
-            yield time.perf_counter()
+            yield self._process(batch)
 
     def _alone(self, batches: Sequence[list[Frame]], name: str) -> Iterator[float]:
         (operator,) = (one for one in self._chain.operators if one.name == name)
@@ -124,8 +129,7 @@ class ModelsAlone(Worker):
     def _in_turn(self, batches: Sequence[list[Frame]]) -> Iterator[float]:
         for batch in batches:
             self._decode(batch)
-            self._chain.process(batch)
-            yield time.perf_counter()
+            yield self._process(batch)
 
     def _overlapped(self, batches: Sequence[list[Frame]]) -> Iterator[float]:
         with ThreadPoolExecutor(1, "decode") as thread:
@@ -134,8 +138,26 @@ class ModelsAlone(Worker):
                 next_one.result()
                 if number + 1 < len(batches):
                     next_one = thread.submit(self._decode, batches[number + 1])
-                self._chain.process(batch)
-                yield time.perf_counter()
+                yield self._process(batch)
+
+    def _side_by_side(self, batches: Sequence[list[Frame]]) -> list[float]:
+        copies = self._chain.count
+        # Decoded batches: as many as wait in the product, one for each copy and one more.
+        room = threading.Semaphore(copies + 1)
+
+        def decode(batch: list[Frame]) -> None:
+            room.acquire()
+            self._decode(batch)
+
+        def process(batch: list[Frame], decoded: Future[None]) -> float:
+            decoded.result()
+            room.release()
+            return self._process(batch)
+
+        with ThreadPoolExecutor(1, "decode") as decoder, ThreadPoolExecutor(copies) as models:
+            decoding = [decoder.submit(decode, batch) for batch in batches]
+            pairs = zip(batches, decoding, strict=True)
+            return sorted(future.result() for future in [models.submit(process, *p) for p in pairs])
 
 
 def _frame(number: int, content: bytes) -> Frame:

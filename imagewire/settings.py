@@ -123,6 +123,13 @@ class ModelSettings(Section):
     threads: int | None = Field(
         None, ge=1, le=1024, description="Torch threads; as many as CPU cores when not set."
     )
+    replicas: int | None = Field(
+        None,
+        ge=1,
+        le=64,
+        description="Copies of the models, each at work on a batch of its own with its share of "
+        "the threads; when not set, one for each thread up to 4 on a CPU, and one on a GPU.",
+    )
     memory_share: float | None = Field(
         None,
         gt=0,

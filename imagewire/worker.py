@@ -34,6 +34,7 @@ from operators.frame import Lane, Origin
 from operators.near_identical import NearIdentical
 from operators.policy import Policy
 from operators.registry import build_operators
+from operators.replicas import Replicas, replicas_for
 from sinks.clickhouse.sink import ClickHouseSink
 from sinks.kafka.sink import KafkaSink
 from sinks.kafka.topics import ensure_topics
@@ -72,7 +73,8 @@ class Worker:
         self._pipeline: Pipeline | None = None
         self._service_times = ServiceTimes()
         self._image_stream: ImageStream | None = None
-        torch.set_num_threads(settings.models.threads or available_processors())
+        self._threads = settings.models.threads or available_processors()
+        torch.set_num_threads(self._threads)
         try:
             self._device = choose_device(settings.models.device, settings.models.precision)
         except (ValueError, RuntimeError) as error:
@@ -80,17 +82,33 @@ class Worker:
         if settings.models.memory_share is not None:
             limit_memory(self._device, settings.models.memory_share)
         self._policy = Policy.load(settings.policy.file)
-        self._chain = OperatorChain(
-            build_operators(
-                settings.operators, self._device, load_catalog(settings.models.catalogs)
-            ),
-            self._policy,
-            self._observe,
-            NearIdentical(settings.reuse.near_distance, settings.reuse.near_frames)
-            if settings.reuse.near_distance
-            else None,
-        )
+        self._chain = self._replicas()
         self.endpoint = HttpEndpoint(settings.http, self._metrics.registry, self.health)
+
+    def _replicas(self) -> Replicas:
+        settings = self._settings
+        catalog = load_catalog(settings.models.catalogs)
+        near = settings.reuse.near_distance
+
+        def chain() -> OperatorChain:
+            return OperatorChain(
+                build_operators(settings.operators, self._device, catalog),
+                self._policy,
+                self._observe,
+                NearIdentical(near, settings.reuse.near_frames) if near else None,
+            )
+
+        first = chain()
+        count = settings.models.replicas
+        if count is None:
+            count = 1 if near else replicas_for(self._device, self._threads, first)
+        elif near and count > 1:
+            raise ConfigurationError(
+                f"reuse.near_distance compares each image with those before it, which {count} "
+                "copies of the models do not see; leave models.replicas out, or set it to 1"
+            )
+        chains = [first, *(chain() for _ in range(count - 1))]
+        return Replicas(chains, self._device, self._threads)
 
     def stop(self) -> None:
         """Begin a clean stop."""
@@ -152,6 +170,7 @@ class Worker:
                 fetch_concurrency=settings.fetch.concurrency,
                 reuse=self._reuse(),
                 service_times=self._service_times,
+                batches_at_once=self._chain.count,
             )
             await self._stream(self._pipeline)
 

@@ -52,6 +52,7 @@ class Pipeline:
         fetch_concurrency: int = 32,
         reuse: Reuse | None = None,
         service_times: ServiceTimes | None = None,
+        batches_at_once: int = 1,
     ) -> None:
         """
         Args:
@@ -59,7 +60,9 @@ class Pipeline:
                 findings depend on nothing but content.
             service_times: what the chain's `observe` is given to; when `None`, the time for a
                 whole batch is learned here.
+            batches_at_once: how many threads may call the chain's `analyse` side by side.
         """
+        self._batches_at_once = batches_at_once
         self.ledger = Ledger()
         self._fetcher = fetcher
         self._decoder = decoder
@@ -98,7 +101,7 @@ class Pipeline:
                 lane is Lane.LIVE or self._to_device.has_room(lane, batch.max_batch)
             ),
         )
-        # Two batches: one on its way to the device, one being decoded behind it.
+        # One batch on its way to each copy of the models, and one being decoded behind them.
         self._to_device = MicroBatcher(
             BatchLimits(
                 max_batch=batch.max_batch,
@@ -107,7 +110,7 @@ class Pipeline:
                 work_conserving=batch.work_conserving,
             ),
             lambda frame: 0 if frame.pixels is None else frame.pixels.nbytes,
-            max_frames=2 * batch.max_batch,
+            max_frames=(1 + batches_at_once) * batch.max_batch,
             max_bytes=stream.max_in_flight_bytes,
             predict=self._lessons.predict,
         )
@@ -165,17 +168,20 @@ class Pipeline:
             DeviceLostError: the accelerator cannot be used any more.
             DeadLetterError: a frame can be stored nowhere.
         """
-        # One thread each: operators belong to one thread (two threads sharing an Ultralytics
-        # network get each other's boxes), and the decoder parallelises within a batch itself.
-        # The policy has its own, so that the device need not wait for it.
-        names = ("decode", "device", "policy")
-        threads = [ThreadPoolExecutor(1, name) for name in names]
+        # The decoder parallelises within a batch itself, and each copy of the models takes one
+        # batch at a time (two threads sharing an Ultralytics network get each other's boxes).
+        # The policy has a thread of its own, so that the device need not wait for it.
+        names = {"decode": 1, "device": self._batches_at_once, "policy": 1}
+        threads = [ThreadPoolExecutor(count, name) for name, count in names.items()]
         try:
             await run_together(
                 {
                     "deliver": self._delivery.run(),
                     "decode": self._decode_batches(threads[0]),
-                    "device": self._analyse_batches(threads[1]),
+                    **{
+                        f"device {number}": self._analyse_batches(threads[1])
+                        for number in range(self._batches_at_once)
+                    },
                     "policy": self._decide_batches(threads[2]),
                     "loop": measure_loop_delay(self._metrics.loop_delay.observe),
                     "fetch": self._watch_fetching(),

@@ -58,8 +58,8 @@ class OperatorSet:
 
 
 SETS = (
-    OperatorSet("the default set", "", (), 16, 32),
-    OperatorSet("without reading text", "_without_text", ("text",), 48, 160),
+    OperatorSet("the default set", "", (), 32, 64),
+    OperatorSet("without reading text", "_without_text", ("text",), 64, 256),
 )
 _ON_GPU = (
     OperatorSet("the default set", "", (), 128, 640),
@@ -206,14 +206,16 @@ async def _best_way(
 ) -> tuple[int, str]:
     """The batch size and the order of work in which the models alone are fastest."""
     tried = {}
-    batches = (2,) if options.quick else (16, 32)
-    await _ceiling(models, operators, batches[0], "in turn")  # loads code and warms caches
-    for way in ("in turn", "overlapped"):
-        for batch in batches:
-            # Awake in between, so that Kafka does not take its partitions away.
-            with _asleep(worker):
-                tried[batch, way] = await _ceiling(models, operators, batch, way)
-            options.report(f"models alone, {way}, batch {batch}: {tried[batch, way]:.2f} images/s")
+    ways = [("in turn", 16), ("overlapped", 16), ("overlapped", 32)]
+    ways += [("side by side", 8), ("side by side", 16)]
+    if options.quick:
+        ways = [("in turn", 2), ("side by side", 2)]
+    await _ceiling(models, operators, ways[0][1], "in turn")  # loads code and warms caches
+    for way, batch in ways:
+        # Awake in between, so that Kafka does not take its partitions away.
+        with _asleep(worker):
+            tried[batch, way] = await _ceiling(models, operators, batch, way)
+        options.report(f"models alone, {way}, batch {batch}: {tried[batch, way]:.2f} images/s")
     return max(tried, key=lambda key: tried[key])
 
 
@@ -228,9 +230,9 @@ def _report(found: dict[OperatorSet, Rates], options: Options) -> Report:
     figures: list[Figure] = []
     lines = [
         f"Photos are {MIX}; no two have the same bytes. The ceiling is the product's decoder and "
-        "operators on encoded photos in memory, decoding included, in whichever of two ways is "
-        "faster: each batch decoded and then analysed with all cores, or the next batch decoded "
-        "meanwhile. The worker is stopped (SIGSTOP) while the ceiling is measured. End to end, "
+        "operators on encoded photos in memory, decoding included, in whichever way is fastest: "
+        "each batch decoded and then analysed with all cores, the next batch decoded meanwhile, or "
+        "that with every copy of the models at work on a batch of its own. The worker is stopped (SIGSTOP) while the ceiling is measured. End to end, "
         "references are published at once and the verdicts' Kafka timestamps are timed, after a "
         "warm-up, with ClickHouse, Qdrant, Kafka and decoding on the same cores as the models.",
         "",

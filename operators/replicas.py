@@ -1,0 +1,156 @@
+"""Several copies of the operator chain, each at work on a batch of its own.
+
+Operators alternate between networks, which use every core for a moment, and Python (boxes, lines,
+non-maximum suppression), which uses one. And a network that has divided its work over all cores
+waits at the end of every layer for the slowest, which is the one that a decoder, the broker or a
+store has just interrupted. Copies that compute on fewer cores each have neither loss: measured on
+two cores, two copies with one core each do 1.15 times the images of one copy with both, and with
+the reading of text 1.4 times (`python -m bench --only ceiling`). A batch that is alone on the
+device still gets every core, so a single image waits no longer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from models.device import Device
+from operators.chain import OperatorChain, OutOfMemory
+from operators.frame import Frame
+from operators.least_size import LeastSize
+from operators.operator import Operator
+
+MOST_ON_CPU = 4
+"""Each copy holds its weights and the memory of a batch; beyond four, more cores go to each."""
+
+
+def replicas_for(device: Device, threads: int, chain: OperatorChain) -> int:
+    """How many copies of `chain` suit a device: on a CPU one a thread, at most `MOST_ON_CPU`; on a
+    GPU one, which fills it with a batch. And one where findings may depend on earlier frames, as
+    those of a tracker do: each of several copies would see only some of them."""
+    if device.is_cuda or not chain.depends_on_content_only:
+        return 1
+    return max(1, min(threads, MOST_ON_CPU))
+
+
+class Replicas:
+    """Equal operator chains behind the face of one. `analyse` may be called from as many threads
+    at once as there are chains; their policy decides in whichever thread calls `decide`."""
+
+    def __init__(self, chains: Sequence[OperatorChain], device: Device, threads: int) -> None:
+        """
+        Args:
+            chains: equal, each with operators of its own; not yet set up.
+            threads: torch threads on a CPU, divided among the copies that are at work.
+        """
+        if not chains or threads < 1:
+            raise ValueError(f"there are {len(chains)} chains and {threads} threads; each needs 1")
+        self._chains = tuple(chains)
+        self._device = device
+        self._threads = threads
+        self._busy = 0
+        self._lock = threading.Lock()
+        self._streams: dict[OperatorChain, torch.cuda.Stream] = {}
+        # The last one used comes first: its memory is still in the processor's caches.
+        self._idle: queue.LifoQueue[OperatorChain] = queue.LifoQueue()
+
+    @property
+    def count(self) -> int:
+        return len(self._chains)
+
+    @property
+    def operators(self) -> tuple[Operator, ...]:
+        """Those of the first copy; the others' are the same."""
+        return self._chains[0].operators
+
+    def setup(self) -> None:
+        """Load every copy's models. What was loaded is released again if one cannot start.
+
+        Raises:
+            OperatorError, models.ModelError
+        """
+        # Runtimes that keep threads of their own take as many as torch has now.
+        if self.count > 1:
+            self._take_threads(self.count)
+        ready: list[OperatorChain] = []
+        try:
+            for chain in self._chains:
+                with self._on_own_stream(chain, ()):
+                    chain.setup()
+                ready.append(chain)
+        except BaseException:
+            for chain in ready:
+                chain.close()
+            raise
+        for chain in ready:
+            self._idle.put(chain)
+
+    def analyse(self, frames: Sequence[Frame]) -> OutOfMemory | None:
+        """See `OperatorChain.analyse`; waits while every copy is at work.
+
+        Raises:
+            DeviceLostError
+        """
+        chain = self._idle.get()
+        with self._lock:
+            self._busy += 1
+            at_work = self._busy
+        try:
+            if self.count > 1:
+                self._take_threads(at_work)
+            with self._on_own_stream(chain, frames):
+                return chain.analyse(frames)
+        finally:
+            with self._lock:
+                self._busy -= 1
+            self._idle.put(chain)
+
+    def decide(self, frames: Sequence[Frame]) -> None:
+        """See `OperatorChain.decide`."""
+        self._chains[0].decide(frames)
+
+    @property
+    def depends_on_content_only(self) -> bool:
+        """Whether equal bytes have equal findings, whatever feed or metadata they come with."""
+        return self._chains[0].depends_on_content_only
+
+    def model_versions(self) -> dict[str, str]:
+        """Role to `name@version` for every model, once they are set up."""
+        return self._chains[0].model_versions()
+
+    def least_size(self) -> LeastSize | None:
+        """The picture that is large enough for every operator; `None` for the full size."""
+        return self._chains[0].least_size()
+
+    def close(self) -> None:
+        """Release every copy."""
+        for chain in self._chains:
+            chain.close()
+
+    def _take_threads(self, at_work: int) -> None:
+        """Give this thread its share of the cores. torch keeps the number for each thread."""
+        if not self._device.is_cuda:
+            torch.set_num_threads(max(1, self._threads // at_work))
+
+    @contextlib.contextmanager
+    def _on_own_stream(self, chain: OperatorChain, frames: Sequence[Frame]) -> Iterator[None]:
+        """On a GPU, copies run on streams of their own, or they would wait for each other."""
+        if self.count == 1 or not self._device.is_cuda:
+            yield
+            return
+        device = self._device.torch_device
+        if chain not in self._streams:
+            self._streams[chain] = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        stream = self._streams[chain]
+        # The decoder works on the default stream, and may free pixels that this one still reads.
+        stream.wait_stream(torch.cuda.default_stream(device))
+        for frame in frames:
+            if frame.pixels is not None and frame.pixels.is_cuda:
+                frame.pixels.record_stream(stream)
+        with torch.cuda.stream(stream):
+            yield
+        stream.synchronize()
