@@ -232,7 +232,8 @@ def _report(found: dict[OperatorSet, Rates], options: Options) -> Report:
         f"Photos are {MIX}; no two have the same bytes. The ceiling is the product's decoder and "
         "operators on encoded photos in memory, decoding included, in whichever way is fastest: "
         "each batch decoded and then analysed with all cores, the next batch decoded meanwhile, or "
-        "that with every copy of the models at work on a batch of its own. The worker is stopped (SIGSTOP) while the ceiling is measured. End to end, "
+        "that with every copy of the models at work on a batch of its own. "
+        "The worker is stopped (SIGSTOP) while the ceiling is measured. End to end, "
         "references are published at once and the verdicts' Kafka timestamps are timed, after a "
         "warm-up, with ClickHouse, Qdrant, Kafka and decoding on the same cores as the models.",
         "",
