@@ -9,12 +9,14 @@ import msgspec
 
 from sinks.kafka.records import FindingsRecord, ReviewRecord, VerdictRecord
 from streams.records import ImageReference
+from streams.reviews import ReviewDecision
 
 _RECORDS: dict[str, type[msgspec.Struct]] = {
     "image-reference": ImageReference,
     "findings": FindingsRecord,
     "verdict": VerdictRecord,
     "review": ReviewRecord,
+    "review-decision": ReviewDecision,
 }
 
 

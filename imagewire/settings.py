@@ -33,6 +33,7 @@ from operators.decode_limits import DecodeLimits, Isolation
 from sinks.clickhouse.settings import ClickHouseSettings
 from sinks.kafka.settings import KafkaSettings
 from sinks.qdrant.settings import QdrantSettings
+from streams.reviews_settings import AuditSettings, ReviewSettings
 from streams.settings import (
     MEBIBYTE,
     BatchSettings,
@@ -197,6 +198,8 @@ class Settings(BaseSettings):
     policy: PolicySettings = Field(default_factory=PolicySettings)
     clickhouse: ClickHouseSettings = Field(default_factory=ClickHouseSettings)
     qdrant: QdrantSettings = Field(default_factory=QdrantSettings)
+    reviews: ReviewSettings = Field(default_factory=ReviewSettings)
+    audit: AuditSettings = Field(default_factory=AuditSettings)
     http: HttpSettings = Field(default_factory=HttpSettings)
     log: LogSettings = Field(default_factory=LogSettings)
 

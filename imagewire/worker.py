@@ -13,16 +13,17 @@ import gc
 import logging
 import os
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import stamina
 import torch
 from prometheus_client import GCCollector, PlatformCollector, ProcessCollector
 
 from imagewire.http_endpoint import Health, HttpEndpoint
+from imagewire.reviews_in_worker import ReviewsInWorker
 from imagewire.settings import ConfigurationError, Settings
 from models.catalog import load_catalog
 from models.device import choose_device, limit_memory
@@ -70,6 +71,7 @@ class Worker:
         self._waiting_for: dict[str, str] = {}
         self._stop = asyncio.Event()
         self._pipeline: Pipeline | None = None
+        self._reviews = ReviewsInWorker(settings, self._metrics)
         self._service_times = ServiceTimes()
         self._image_stream: ImageStream | None = None
         torch.set_num_threads(settings.models.threads or available_processors())
@@ -102,6 +104,7 @@ class Worker:
         status = self._status
         if self._pipeline is not None:
             detail.update(self._pipeline.troubles())
+            detail.update(self._reviews.troubles())
             if self._image_stream is not None and (hindrance := self._image_stream.hindrance):
                 detail["intake"] = hindrance
             if status == "ok" and detail:
@@ -131,6 +134,9 @@ class Worker:
             sinks = self._sinks()
             if not await self._unless_stopped(self._open_stores(sinks, stack)):
                 return
+            self._beside(self._reviews.run(), "reviews", stack)
+            if not await self._unless_stopped(self._know_decisions()):
+                return
             fetcher = await stack.enter_async_context(Fetcher(settings.fetch))
             limits = settings.decode.limits(settings.fetch.max_bytes)
             decoder = make_decoder(
@@ -144,7 +150,7 @@ class Worker:
             self._pipeline = Pipeline(
                 fetcher=fetcher,
                 decoder=decoder,
-                chain=self._chain,
+                chain=self._reviews.over(self._chain),
                 sinks=sinks,
                 metrics=self._metrics,
                 stream=settings.stream,
@@ -237,6 +243,26 @@ class Worker:
                 result = await action()
         self._waiting_for.pop(name, None)
         return result
+
+    async def _know_decisions(self) -> None:
+        """An image that comes before what people decided of it is known would get the policy's
+        verdict."""
+        self._waiting_for["overrides"] = "reading what people decided"
+        await self._reviews.ready()
+        self._waiting_for.pop("overrides", None)
+
+    @staticmethod
+    def _beside(work: Coroutine[Any, Any, None], name: str, stack: AsyncExitStack) -> None:
+        """Run `work` until the worker ends, beside the stream."""
+        task = asyncio.create_task(work, name=name)
+
+        async def end() -> None:
+            task.cancel()
+            await asyncio.wait([task])
+            if not task.cancelled() and (error := task.exception()) is not None:
+                logger.error("%s ended early", name, exc_info=error)
+
+        stack.push_async_callback(end)
 
     async def _unless_stopped(self, work: Awaitable[None]) -> bool:
         """Do `work`, giving up when asked to stop; returns whether it was done."""

@@ -182,6 +182,21 @@ class Metrics:
             registry=self.registry,
         )
 
+        self.reviews = Labelled(
+            Counter(
+                "imagewire_reviews_total",
+                "Decisions of people that were taken, by what they say; refused: records that are "
+                "none, forgotten: on images that were erased",
+                ["decision"],
+                registry=self.registry,
+            )
+        )
+        self.overrides = Gauge(
+            "imagewire_overrides",
+            "Decisions of people held in memory, by image and by content",
+            registry=self.registry,
+        )
+
     def feed(self, name: str) -> str:
         """The label for a feed: its name, or `other` once `max_feeds` names are taken."""
         if name in self._feeds:
