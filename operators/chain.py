@@ -72,6 +72,8 @@ class OperatorChain:
         self.policy = policy
         self._observe = observe
         self._near_identical = near_identical
+        self.on_decided: Callable[[Sequence[Frame]], None] | None = None
+        """Called by `decide` with frames that have their verdicts, to put others in their place."""
         self._versions: dict[str, dict[str, str]] = {}
         self._out_of_memory = OutOfMemory()
 
@@ -128,7 +130,10 @@ class OperatorChain:
     def decide(self, frames: Sequence[Frame]) -> None:
         """Give every frame that has not failed its verdict. It needs no pixels, and touches nothing
         that `analyse` does, so the two may run side by side for different batches."""
-        self._decide([frame for frame in frames if not frame.failed])
+        living = [frame for frame in frames if not frame.failed]
+        self._decide(living)
+        if self.on_decided is not None and living:
+            self.on_decided(living)
 
     @property
     def depends_on_content_only(self) -> bool:
