@@ -15,9 +15,8 @@ from sinks.clickhouse.reviews import ReviewStore
 from streams.compacted_topic import CompactedTopic
 from streams.metrics import Metrics
 from streams.reviews_audit import AuditSampling
-from streams.reviews_chain import ReviewedChain
+from streams.reviews_first import PeopleFirst
 from streams.reviews_overrides import Overrides
-from streams.stages import ProcessesFrames
 
 
 class ReviewsInWorker:
@@ -36,7 +35,8 @@ class ReviewsInWorker:
         self._overrides = Overrides(settings.reviews.max_overrides, self._repair)
         metrics.overrides.set_function(lambda: len(self._overrides))
         audit = settings.audit
-        self._sampling = AuditSampling(audit.allow, audit.block, audit.rules)
+        sampling = AuditSampling(audit.allow, audit.block, audit.rules)
+        self.people_first = PeopleFirst(self._overrides, sampling)
         self._store = ReviewStore(settings.clickhouse) if settings.clickhouse.enabled else None
         self._topic = CompactedTopic(
             settings.kafka, settings.kafka.topics.overrides, self._overrides.apply
@@ -49,10 +49,6 @@ class ReviewsInWorker:
             metrics=metrics,
             forgotten=forgotten,
         )
-
-    def over(self, chain: ProcessesFrames) -> ProcessesFrames:
-        """`chain`, with people's decisions in place of the policy's verdicts."""
-        return ReviewedChain(chain, self._overrides, self._sampling)
 
     async def ready(self) -> None:
         """Wait until every decision that stands is known. `run` has to be under way."""

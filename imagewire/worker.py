@@ -92,6 +92,7 @@ class Worker:
             if settings.reuse.near_distance
             else None,
         )
+        self._chain.on_decided = self._reviews.people_first
         self.endpoint = HttpEndpoint(settings.http, self._metrics.registry, self.health)
 
     def stop(self) -> None:
@@ -150,7 +151,7 @@ class Worker:
             self._pipeline = Pipeline(
                 fetcher=fetcher,
                 decoder=decoder,
-                chain=self._reviews.over(self._chain),
+                chain=self._chain,
                 sinks=sinks,
                 metrics=self._metrics,
                 stream=settings.stream,

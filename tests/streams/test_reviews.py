@@ -13,7 +13,7 @@ from operators.frame import Frame, Origin
 from streams.record_fields import RecordError
 from streams.reviews import Decision, decision_from_record, failed_decision
 from streams.reviews_audit import NO_RULE, AuditSampling
-from streams.reviews_chain import ReviewedChain
+from streams.reviews_first import PeopleFirst
 from streams.reviews_overrides import Overrides, override_keys, override_records
 
 NOW = 1_790_000_000_000
@@ -222,31 +222,15 @@ def test_a_look_up_takes_microseconds() -> None:
     assert each_us < 100  # 5 on a quiet machine
 
 
-class Policy:
-    """A chain that gives every frame one verdict."""
-
-    def __init__(self, verdict: Verdict) -> None:
-        self.verdict = verdict
-
-    def analyse(self, frames: Any) -> None:
-        return None
-
-    def decide(self, frames: Any) -> None:
-        for each in frames:
-            each.findings.verdict = self.verdict
-
-
 def test_what_a_person_decided_is_drawn_for_no_audit() -> None:
-    chain = ReviewedChain(
-        Policy(Verdict("block", "p")), known(decision("allow")), AuditSampling(1.0, 1.0)
-    )
-    frames = [frame("a"), frame("b")]
-    chain.decide(frames)
+    people_first = PeopleFirst(known(decision("allow")), AuditSampling(1.0, 1.0))
+    frames = [frame("a", action="block"), frame("b", action="block")]
+    people_first(frames)
     ours, other = (each.findings.verdict for each in frames)
     assert ours is not None
     assert other is not None
     assert (ours.action, ours.audit) == ("allow", [])
-    assert (other.action, other.audit) == ("block", [NO_RULE])
+    assert (other.action, other.audit) == ("block", ["nude"])
 
 
 # audits
