@@ -15,11 +15,13 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from operators.frame import Frame, Lane, Stage
+from operators.known_images import KNOWN
 from operators.near_identical import REUSED
 from sinks.replay import failed_attempts
 from sinks.sink import Sink
 from streams.batch_lessons import BatchLessons
 from streams.batcher import BatchLimits, MicroBatcher
+from streams.cost_ladder import CostLadder
 from streams.delivery import Delivery
 from streams.fetched import FetchError, shown
 from streams.in_flight import InFlightBudget, record_size
@@ -30,7 +32,7 @@ from streams.metrics import Metrics
 from streams.reuse import Reuse
 from streams.service_time import ServiceTimes
 from streams.settings import BatchSettings, StreamSettings
-from streams.stages import DecodesFrames, FetchesReferences, ProcessesFrames
+from streams.stages import DecodesFrames, FetchesReferences, ProcessesFrames, RecognisesImages
 from streams.together import run_together
 
 logger = logging.getLogger(__name__)
@@ -52,6 +54,7 @@ class Pipeline:
         fetch_concurrency: int = 32,
         reuse: Reuse | None = None,
         service_times: ServiceTimes | None = None,
+        known: RecognisesImages | None = None,
     ) -> None:
         """
         Args:
@@ -59,6 +62,8 @@ class Pipeline:
                 findings depend on nothing but content.
             service_times: what the chain's `observe` is given to; when `None`, the time for a
                 whole batch is learned here.
+            known: recognises banned images; settles the verdicts of some before they are decoded or
+                while their batch is still analysed.
         """
         self.ledger = Ledger()
         self._fetcher = fetcher
@@ -66,6 +71,8 @@ class Pipeline:
         self._chain = chain
         self._metrics = metrics
         self._reuse = reuse
+        self._known = known
+        self._ladder = CostLadder(known, reuse, metrics)
         self._lessons = BatchLessons(batch.max_batch, metrics, service_times)
         self._delivery = Delivery(
             sinks,
@@ -267,13 +274,9 @@ class Pipeline:
             frames = self._still_ours(await self._to_decode.take())
             if not frames:
                 continue
-            if self._reuse is not None:
-                sorted_frames = await loop.run_in_executor(thread, self._reuse.sort, frames)
-                self._metrics.reuse_lookups.inc(len(frames))
-                self._metrics.reused.labels("cached").inc(len(sorted_frames["cached"]))
-                frames = sorted_frames["new"]
-                if sorted_frames["cached"]:
-                    await self._to_decide.put(sorted_frames["cached"])
+            settled, frames = await loop.run_in_executor(thread, self._ladder.climb, frames)
+            if settled:
+                await self._to_decide.put(settled)
             parts = decoded_parts(self._decoder, frames)
             left = len(frames)
             while left:
@@ -298,6 +301,12 @@ class Pipeline:
 
     async def _analyse_batches(self, thread: ThreadPoolExecutor) -> None:
         loop = asyncio.get_running_loop()
+
+        def decide_early(frames: list[Frame]) -> None:
+            asyncio.run_coroutine_threadsafe(self._to_decide.put(frames), loop)
+
+        if self._known is not None:
+            self._known.on_settled = decide_early
         while True:
             self._to_device.limit_to(self._lessons.limit())
             frames = self._still_ours(await self._to_device.take())
@@ -312,6 +321,7 @@ class Pipeline:
             shortage = await loop.run_in_executor(thread, analysed, self._chain, frames)
             seconds = time.perf_counter() - started
             self._lessons.learn(len(frames), seconds, predicted, shortage)
+            frames = [frame for frame in frames if KNOWN not in frame.findings.extra]
             for frame in frames:
                 frame.pixels = None
             await self._to_decide.put(frames)
@@ -336,6 +346,7 @@ class Pipeline:
                 if frame.findings.extra.get(REUSED, {}).get("pdq_distance") is not None:
                     self._metrics.reused.labels("near").inc()
         self._metrics.reused.labels("in-flight").inc(len(twins))
+        self._metrics.spared_all("cache", len(twins))
         self._metrics.reuse_bytes.set(reuse.size[1])
         return twins
 
