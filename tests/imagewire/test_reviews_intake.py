@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,8 +17,10 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from front_process import ClickHouseServer
 from shared_broker import SharedBroker
 
+from imagewire.cli import run
+from imagewire.reviews_claims import claims
 from imagewire.reviews_in_worker import ReviewsInWorker
-from imagewire.settings import Settings
+from imagewire.settings import Settings, load_settings
 from operators.findings import Findings, Fingerprint, RuleHit, Verdict
 from operators.frame import Frame, Origin
 from sinks.clickhouse.reader import ClickHouseReader
@@ -35,6 +38,10 @@ class Place:
     """A broker and a database of the test's own."""
 
     settings: Settings
+    file: Path
+
+    async def command(self, *arguments: str) -> int:
+        return await asyncio.to_thread(run, [*arguments, "--config", str(self.file)])
 
     async def publish(self, *decisions: Any) -> None:
         kafka = self.settings.kafka
@@ -74,8 +81,11 @@ class Place:
 
 @pytest.fixture
 async def place(
-    apache_kafka: SharedBroker, clickhouse_front: ClickHouseServer, unique: Callable[[str], str]
-) -> AsyncIterator[Place]:
+    apache_kafka: SharedBroker,
+    clickhouse_front: ClickHouseServer,
+    unique: Callable[[str], str],
+    tmp_path: Path,
+) -> Place:
     names = {
         topic: unique(topic)
         for topic in (
@@ -83,21 +93,26 @@ async def place(
             *("reviews", "overrides", "claims", "forgotten"),
         )
     }
-    settings = Settings(
-        kafka={
-            "bootstrap_servers": apache_kafka.address,
-            "topics": names,
-            "partitions": 2,
-        },
-        stream={"group": unique("group")},
-        clickhouse={
-            "host": clickhouse_front.host,
-            "port": clickhouse_front.port,
-            "username": "writer",
-            "password": clickhouse_front.writer_password,
-            "database": f"people_{secrets.token_hex(5)}",
-        },
+    topics = "\n".join(f'{topic} = "{name}"' for topic, name in names.items())
+    file = tmp_path / "imagewire.toml"
+    file.write_text(
+        f"""
+[kafka]
+bootstrap_servers = "{apache_kafka.address}"
+partitions = 2
+[kafka.topics]
+{topics}
+[stream]
+group = "{unique("group")}"
+[clickhouse]
+host = "{clickhouse_front.host}"
+port = {clickhouse_front.port}
+username = "writer"
+password = "{clickhouse_front.writer_password}"
+database = "people_{secrets.token_hex(5)}"
+"""
     )
+    settings = load_settings(file).settings
     await ensure_topics(settings.kafka)
     sink = ClickHouseSink(settings.clickhouse)
     await sink.open()
@@ -117,7 +132,7 @@ async def place(
         frames.append(frame)
     await sink.write(frames)
     await sink.close()
-    yield Place(settings)
+    return Place(settings, file)
 
 
 @asynccontextmanager
@@ -246,3 +261,58 @@ async def test_decisions_that_nobody_took_are_taken_by_the_next_worker(place: Pl
         await place.rows("SELECT * FROM reviews", 2)
         verdicts = await place.records("verdicts", 2)
     assert [json.loads(record.value)["image_id"] for record in verdicts] == ["i1", "i0"]
+
+
+async def test_two_reviewers_get_different_images_and_the_queue_ends(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def shown() -> Any:
+        return json.loads(capsys.readouterr().out)
+
+    assert await place.command("review", "next", "--reviewer", "ann", "--json") == 0
+    first = shown()
+    assert (first["image_id"], first["why"], first["uri"]) == ("i1", "audit", "file:///a")
+    assert [hit["rule"] for hit in first["rules"]] == ["nude"]
+    assert await place.command("review", "next", "--reviewer", "bob", "--json") == 0
+    second = shown()
+    assert (second["image_id"], second["why"]) == ("i2", "policy")
+    # Ann gets hers again, and nothing is left for anybody else.
+    assert await place.command("review", "next", "--reviewer", "ann", "--json") == 0
+    assert shown()["image_id"] == "i1"
+    assert await place.command("review", "next", "--reviewer", "cid") == 1
+    assert "nothing waits" in capsys.readouterr().err
+
+    async with working(place):
+        assert await place.command("review", "decide", "i1", "block", "--reviewer", "ann") == 0
+        [row] = await place.rows("SELECT * FROM reviews", 1)
+        assert (row["decision"], row["reviewer"]) == ("block", "ann")
+        [judged] = await place.rows("SELECT * FROM rule_precision", 1)
+        assert (judged["audited"], judged["right"]) == (1, 1)
+        capsys.readouterr()
+        assert await place.command("review", "stats", "--json") == 0
+        stats = shown()
+        assert stats["queue"][0]["policy"] == 1
+        assert stats["queue"][0]["audit"] == 0
+        # What is taken back waits again, for everybody.
+        assert await place.command("review", "undo", "--reviewer", "ann") == 0
+        await place.rows("SELECT * FROM reviews", 2)
+        assert await place.command("review", "undo", "--reviewer", "ann") == 1
+        capsys.readouterr()
+        assert await place.command("review", "next", "--reviewer", "cid") == 0
+        assert "i1" in capsys.readouterr().out
+    assert await place.command("review", "decide", "nobody", "block", "--reviewer", "ann") == 1
+    assert "no image 'nobody'" in capsys.readouterr().err
+
+
+async def test_of_two_who_claim_at_once_one_gets_the_image(place: Place) -> None:
+    kafka = place.settings.kafka
+    async with claims(kafka) as one, claims(kafka) as other:
+        won = await asyncio.gather(one.claim("i1", "ann", 60), other.claim("i1", "bob", 60))
+        assert sorted(won) == [False, True]
+        winner, loser = ("ann", "bob") if won[0] else ("bob", "ann")
+        assert not await other.claim("i1", loser, 60)
+        assert await one.claim("i1", winner, 60)
+        await one.give_back("i1", winner)
+        assert await other.claim("i1", loser, 0.001)
+        await asyncio.sleep(0.01)
+        assert await one.claim("i1", winner, 60)  # the lease was over
