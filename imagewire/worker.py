@@ -22,9 +22,12 @@ import stamina
 import torch
 from prometheus_client import GCCollector, PlatformCollector, ProcessCollector
 
+from imagewire.bans_in_worker import BansInWorker
 from imagewire.http_endpoint import Health, HttpEndpoint
 from imagewire.reviews_in_worker import ReviewsInWorker
 from imagewire.settings import ConfigurationError, Settings
+from imagewire.webhooks import Notifier
+from imagewire.webhooks_settings import WebhookSecretError
 from models.catalog import load_catalog
 from models.device import choose_device, limit_memory
 from models.processors import available_processors
@@ -35,6 +38,7 @@ from operators.frame import Lane, Origin
 from operators.near_identical import NearIdentical
 from operators.policy import Policy
 from operators.registry import build_operators
+from operators.run_conditions import RunConditions
 from sinks.clickhouse.sink import ClickHouseSink
 from sinks.kafka.sink import KafkaSink
 from sinks.kafka.topics import ensure_topics
@@ -72,6 +76,14 @@ class Worker:
         self._stop = asyncio.Event()
         self._pipeline: Pipeline | None = None
         self._reviews = ReviewsInWorker(settings, self._metrics)
+        self._bans = BansInWorker(settings, self._metrics)
+        try:
+            self._notifiers = [
+                Notifier(webhook, settings.kafka, settings.stream.group, self._metrics)
+                for webhook in settings.webhooks
+            ]
+        except WebhookSecretError as error:
+            raise ConfigurationError(str(error)) from error
         self._service_times = ServiceTimes()
         self._image_stream: ImageStream | None = None
         torch.set_num_threads(settings.models.threads or available_processors())
@@ -82,15 +94,21 @@ class Worker:
         if settings.models.memory_share is not None:
             limit_memory(self._device, settings.models.memory_share)
         self._policy = Policy.load(settings.policy.file)
+        operators = build_operators(
+            settings.operators, self._device, load_catalog(settings.models.catalogs)
+        )
+        self._metrics.operators = tuple(operator.name for operator in operators)
+        self._conditions = RunConditions.read(settings.operators, self._metrics.operators)
         self._chain = OperatorChain(
-            build_operators(
-                settings.operators, self._device, load_catalog(settings.models.catalogs)
-            ),
+            operators,
             self._policy,
             self._observe,
             NearIdentical(settings.reuse.near_distance, settings.reuse.near_frames)
             if settings.reuse.near_distance
             else None,
+            known_images=self._bans.known_images,
+            conditions=self._conditions,
+            saved=self._metrics.spared,
         )
         self._chain.on_decided = self._reviews.people_first
         self.endpoint = HttpEndpoint(settings.http, self._metrics.registry, self.health)
@@ -106,6 +124,7 @@ class Worker:
         if self._pipeline is not None:
             detail.update(self._pipeline.troubles())
             detail.update(self._reviews.troubles())
+            detail.update(self._bans.troubles())
             if self._image_stream is not None and (hindrance := self._image_stream.hindrance):
                 detail["intake"] = hindrance
             if status == "ok" and detail:
@@ -136,7 +155,12 @@ class Worker:
             if not await self._unless_stopped(self._open_stores(sinks, stack)):
                 return
             self._beside(self._reviews.run(), "reviews", stack)
+            self._beside(self._bans.run(), "bans", stack)
             if not await self._unless_stopped(self._know_decisions()):
+                return
+            for notifier in self._notifiers:
+                self._beside(notifier.run(), "webhook", stack)
+            if not await self._unless_stopped(self._know_bans()):
                 return
             fetcher = await stack.enter_async_context(Fetcher(settings.fetch))
             limits = settings.decode.limits(settings.fetch.max_bytes)
@@ -159,6 +183,7 @@ class Worker:
                 fetch_concurrency=settings.fetch.concurrency,
                 reuse=self._reuse(),
                 service_times=self._service_times,
+                known=self._chain if settings.bans.enabled else None,
             )
             await self._stream(self._pipeline)
 
@@ -195,7 +220,14 @@ class Worker:
                 ),
             )
             return None
-        return Reuse(reuse.entries, reuse.max_bytes)
+        if self._conditions.depend_on == "frame":
+            logger.info(
+                "findings of identical images are not reused: whether an operator looks at one "
+                "depends on its metadata (operators.….when)"
+            )
+            return None
+        by_feed = self._conditions.depend_on == "feed"
+        return Reuse(reuse.entries, reuse.max_bytes, by_feed=by_feed)
 
     def _sinks(self) -> list[Sink]:
         settings = self._settings
@@ -251,6 +283,11 @@ class Worker:
         self._waiting_for["overrides"] = "reading what people decided"
         await self._reviews.ready()
         self._waiting_for.pop("overrides", None)
+
+    async def _know_bans(self) -> None:
+        self._waiting_for["bans"] = "reading the banlists"
+        await self._bans.ready()
+        self._waiting_for.pop("bans", None)
 
     @staticmethod
     def _beside(work: Coroutine[Any, Any, None], name: str, stack: AsyncExitStack) -> None:
