@@ -232,6 +232,16 @@ class Metrics:
             for operator in self.operators:
                 self.spared(operator, rung, frames)
 
+        self.webhooks = Labelled(
+            Counter(
+                "imagewire_webhooks_total",
+                "Attempts to tell a receiver of a verdict: delivered, again (failed, tried again "
+                "later), gone (refused for good); and dead-letter, messages that were given up",
+                ["webhook", "outcome"],
+                registry=self.registry,
+            )
+        )
+
     def feed(self, name: str) -> str:
         """The label for a feed: its name, or `other` once `max_feeds` names are taken."""
         if name in self._feeds:
