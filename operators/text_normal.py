@@ -71,14 +71,21 @@ class Normal:
         return self.starts[start], self.ends[end - 1]
 
 
-def normalised(text: str) -> Normal:
-    """`text` in normal spelling. Never raises, whatever the text."""
+@lru_cache(2048)
+def normalised(text: str, lookalikes: bool = True) -> Normal:
+    """`text` in normal spelling. Never raises, whatever the text.
+
+    Remembers what it was asked lately: cameras and channels show the same words for hours.
+
+    Args:
+        lookalikes: letters of other scripts that stand for Latin ones are read as those.
+    """
     if text.isascii():
         letters = text.lower()
         starts: list[int] | None = None
         ends: list[int] | None = None
     else:
-        letters, starts, ends = _characters(text)
+        letters, starts, ends = _characters(text, lookalikes)
     for _ in range(_PASSES):
         before = letters
         if _SEPARATED.search(letters) is not None:
@@ -92,8 +99,7 @@ def normalised(text: str) -> Normal:
 
 @lru_cache(4096)
 def normal_text(text: str) -> str:
-    """`text` in normal spelling; the same again if it is normal already. Remembers what it was
-    asked lately: cameras and channels show the same words for hours."""
+    """`text` in normal spelling; the same again if it is normal already."""
     once = normalised(text).text
     for _ in range(_PASSES):
         again = normalised(once).text
@@ -111,7 +117,7 @@ def every_lookalike_read(letters: str) -> str:
     return "".join(lookalike(letter) or letter for letter in letters)
 
 
-def _characters(text: str) -> tuple[str, list[int], list[int]]:
+def _characters(text: str, lookalikes: bool) -> tuple[str, list[int], list[int]]:
     """Each character plain, lookalikes read as what they pretend to be."""
     letters: list[str] = []
     starts: list[int] = []
@@ -122,7 +128,7 @@ def _characters(text: str) -> tuple[str, list[int], list[int]]:
         starts += [start] * len(folded)
         ends += [end] * len(folded)
     joined = "".join(letters)
-    if joined.isascii():
+    if joined.isascii() or not lookalikes:
         return joined, starts, ends
     native = {
         script(letter)
