@@ -66,9 +66,13 @@ TEXT_LINE = Record("text line", {"text": STRING, "score": UNIT, "normal": STRING
 TERM = Record("term match", {"list": STRING, "term": STRING, "language": STRING, "line": INT})
 HASH = Record(
     "hash match",
-    {"list": STRING, "kind": STRING, "distance": INT, "reason": STRING, "action": STRING},
+    {"list": STRING, "kind": STRING, "distance": INT, "reason": STRING, "action": STRING}
+    | {"entry": STRING, "turned": STRING},
 )
-SIMILAR = Record("similar match", {"exemplar": STRING, "list": STRING, "distance": DOUBLE})
+SIMILAR = Record(
+    "similar match",
+    {"exemplar": STRING, "list": STRING, "distance": DOUBLE, "reason": STRING, "action": STRING},
+)
 IMAGE = Record("image", {"width": INT, "height": INT, "format": STRING, "bytes": INT})
 FINGERPRINT = Record("fingerprint", {"content_id": STRING, "pdq": STRING, "pdq_quality": INT})
 
