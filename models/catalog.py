@@ -18,7 +18,14 @@ from models.errors import ModelError, nearest
 from models.validation import explain
 from models.weights import is_remote, verified_weights
 
-Task = Literal["detection", "text-detection", "text-recognition", "embedding", "classification"]
+Task = Literal[
+    "detection",
+    "face-detection",
+    "text-detection",
+    "text-recognition",
+    "embedding",
+    "classification",
+]
 Format = Literal["onnx", "torch-state-dict", "torchscript", "ultralytics-pt", "engine"]
 
 BUNDLED = Path(__file__).with_name("catalog.toml")

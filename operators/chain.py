@@ -15,15 +15,20 @@ from dataclasses import dataclass, field
 import torch
 
 from operators.frame import Frame, Stage
+from operators.known_images import KNOWN, KnownImages
 from operators.least_size import LeastSize, largest
 from operators.near_identical import SKIPPED, Likeness, NearIdentical
 from operators.operator import Operator, OperatorError
 from operators.policy import Policy
+from operators.run_conditions import EVERY_FRAME, RunConditions
 
 _logger = logging.getLogger(__name__)
 
 Observe = Callable[[str, int, float], None]
 """Told after each stage: its name, how many frames it got, how many seconds it took."""
+Saved = Callable[[str, str, int], None]
+"""Told what an operator was spared: its name, by what (`banlist`, `near` or `when`), and for how
+many frames."""
 
 
 @dataclass(slots=True)
@@ -62,9 +67,16 @@ class OperatorChain:
         policy: Policy,
         observe: Observe | None = None,
         near_identical: NearIdentical | None = None,
+        *,
+        known_images: KnownImages | None = None,
+        conditions: RunConditions = EVERY_FRAME,
+        saved: Saved | None = None,
     ) -> None:
         """
         Args:
+            known_images: recognises banned pictures; without, and without the operator
+                `fingerprint`, none is known by its looks.
+            conditions: which operators look at which frames.
             near_identical: takes findings over from frames that look the same; without, and
                 without the operator `fingerprint`, every frame is analysed.
         """
@@ -72,6 +84,15 @@ class OperatorChain:
         self.policy = policy
         self._observe = observe
         self._near_identical = near_identical
+        self._known_images = known_images
+        self._conditions = conditions
+        self._saved = saved
+        self.on_settled: Callable[[list[Frame]], object] | None = None
+        """Told, in the thread that analyses, of frames whose verdict can be given while `analyse`
+        still works on the others. They carry `known_images.KNOWN`, and nothing here touches them
+        any more."""
+        self.on_decided: Callable[[Sequence[Frame]], None] | None = None
+        """Called by `decide` with frames that have their verdicts, to put others in their place."""
         self._versions: dict[str, dict[str, str]] = {}
         self._out_of_memory = OutOfMemory()
 
@@ -110,25 +131,51 @@ class OperatorChain:
         """
         self._out_of_memory = OutOfMemory()
         alike: dict[Frame, Likeness] = {}
-        for operator in self.operators:
+        for position, operator in enumerate(self.operators):
             self._apply(
                 operator,
                 [frame for frame in frames if frame not in alike]
                 if operator.name in SKIPPED
                 else frames,
             )
-            if self._near_identical is not None and operator.name == "fingerprint":
-                alike = self._near_identical.alike([frame for frame in frames if not frame.failed])
+            if operator.name == "fingerprint":
+                frames = self._without_settled(frames, self.operators[position + 1 :])
+                if self._near_identical is not None:
+                    living = [frame for frame in frames if not frame.failed]
+                    alike = self._near_identical.alike(living)
         if self._near_identical is not None:
             self._take_over(self._near_identical, alike, frames)
+        if self._known_images is not None:
+            self._known_images.by_embedding([frame for frame in frames if not frame.failed])
         for frame in frames:
             frame.pixels = None
         return self._out_of_memory if self._out_of_memory.times else None
 
+    def recognise(self, frames: Sequence[Frame]) -> list[Frame]:
+        """Look for frames whose bytes are banned, before they are decoded. It touches nothing that
+        `analyse` does, so the two may run side by side for different batches.
+
+        Returns:
+            Those whose verdict is settled; they need neither decoding nor analysis.
+        """
+        if self._known_images is None:
+            return []
+        settled = self._known_images.by_content(frames, self.policy)
+        self._settle(settled, self.operators)
+        return settled
+
+    def recognise_again(self, frames: Sequence[Frame]) -> None:
+        """Look whether findings that were made earlier are of images that are banned by now."""
+        if self._known_images is not None:
+            self._known_images.again(frames)
+
     def decide(self, frames: Sequence[Frame]) -> None:
         """Give every frame that has not failed its verdict. It needs no pixels, and touches nothing
         that `analyse` does, so the two may run side by side for different batches."""
-        self._decide([frame for frame in frames if not frame.failed])
+        living = [frame for frame in frames if not frame.failed]
+        self._decide(living)
+        if self.on_decided is not None and living:
+            self.on_decided(living)
 
     @property
     def depends_on_content_only(self) -> bool:
@@ -153,7 +200,10 @@ class OperatorChain:
                 _logger.exception("operator '%s' could not be closed", operator.name)
 
     def _apply(self, operator: Operator, frames: Sequence[Frame]) -> None:
-        living = [frame for frame in frames if not frame.failed]
+        living: Sequence[Frame] = [frame for frame in frames if not frame.failed]
+        wanted = self._conditions.wanted(operator.name, living)
+        self._spare(operator, "when", len(living) - len(wanted))
+        living = wanted
         if not living:
             return
         start = time.perf_counter()
@@ -161,6 +211,34 @@ class OperatorChain:
         self._report(operator.name, len(living), start)
         for frame in living:
             frame.findings.models.update(self._versions.get(operator.name, {}))
+
+    def _without_settled(
+        self, frames: Sequence[Frame], left: Sequence[Operator]
+    ) -> Sequence[Frame]:
+        """`frames`, less those that are banned by their looks and whose verdict that settles."""
+        if self._known_images is None:
+            return frames
+        living = [frame for frame in frames if not frame.failed]
+        settled = self._known_images.by_picture(living, self.policy)
+        if not settled:
+            return frames
+        self._settle(settled, left)
+        if self.on_settled is not None:
+            self.on_settled(settled)
+        done = set(settled)
+        return [frame for frame in frames if frame not in done]
+
+    def _settle(self, frames: Sequence[Frame], left: Sequence[Operator]) -> None:
+        for frame in frames:
+            frame.findings.extra[KNOWN] = {"skipped": [operator.name for operator in left]}
+            frame.content = None
+            frame.pixels = None
+        for operator in left:
+            self._spare(operator, "banlist", len(frames))
+
+    def _spare(self, operator: Operator, rung: str, frames: int) -> None:
+        if frames and self._saved is not None:
+            self._saved(operator.name, rung, frames)
 
     def _take_over(
         self,
@@ -175,6 +253,7 @@ class OperatorChain:
             [operator.name for operator in skipped],
         )
         for operator in skipped:
+            self._spare(operator, "near", len(alike) - len(orphans))
             self._apply(operator, orphans)
             for frame in alike:
                 if not frame.failed:

@@ -27,11 +27,15 @@ _Key = tuple[int, str]
 
 
 class _Exemplars:
-    """Those of one embedder, as the rows of a matrix."""
+    """Those of one embedder, as the rows of a matrix.
+
+    Whoever compares goes by the number of rows at that moment: rows are only ever added behind, or
+    emptied, which leaves a vector that is near to nothing.
+    """
 
     def __init__(self, dimension: int) -> None:
         self.matrix: NDArray[np.float32] = np.empty((16, dimension), np.float32)
-        self.keys: list[_Key] = []
+        self.keys: list[_Key | None] = []
         self.rows: dict[_Key, int] = {}
 
     def put(self, key: _Key, vector: NDArray[np.float32]) -> bool:
@@ -39,24 +43,31 @@ class _Exemplars:
         row = self.rows.get(key)
         if row is None:
             row = len(self.keys)
-            if row >= MOST_EXEMPLARS:
+            if len(self.rows) >= MOST_EXEMPLARS:
                 return False
             if row == len(self.matrix):
                 self.matrix = np.concatenate([self.matrix, np.empty_like(self.matrix)])
-            self.keys.append(key)
+            self.matrix[row] = vector
             self.rows[key] = row
-        self.matrix[row] = vector
+            self.keys.append(key)
+        else:
+            self.matrix[row] = vector
         return True
 
     def remove(self, key: _Key) -> None:
         row = self.rows.pop(key, None)
-        if row is None:
-            return
-        last = self.keys.pop()
-        if last != key:
-            self.keys[row] = last
-            self.rows[last] = row
-            self.matrix[row] = self.matrix[len(self.keys)]
+        if row is not None:
+            self.keys[row] = None
+            self.matrix[row] = 0.0
+
+    def without_gaps(self) -> _Exemplars:
+        """Itself, or a smaller one in its place once most rows are empty."""
+        if len(self.keys) < 64 or len(self.rows) > len(self.keys) // 2:
+            return self
+        smaller = _Exemplars(self.matrix.shape[1])
+        for key, row in self.rows.items():
+            smaller.put(key, self.matrix[row])
+        return smaller
 
 
 class Exemplars:
@@ -68,7 +79,7 @@ class Exemplars:
         self._full = False
 
     def __len__(self) -> int:
-        return sum(len(exemplars.keys) for exemplars in tuple(self._of_model.values()))
+        return sum(len(exemplars.rows) for exemplars in tuple(self._of_model.values()))
 
     def add(self, number: int, record: BannedExemplar) -> None:
         """Add an exemplar to the list with this number, in the place of one of the same picture.
@@ -86,7 +97,7 @@ class Exemplars:
                 if model != record.model:
                     others.remove(key)  # the picture was embedded anew
             exemplars = self._of_model.get(record.model)
-            if exemplars is None or not exemplars.keys:
+            if exemplars is None or not exemplars.rows:
                 exemplars = self._of_model[record.model] = _Exemplars(len(vector))
             if exemplars.matrix.shape[1] != len(vector):
                 _logger.warning(
@@ -104,8 +115,9 @@ class Exemplars:
     def remove(self, number: int, entry: str) -> None:
         """Take the exemplar of the picture with this content id away from a list."""
         with self._lock:
-            for exemplars in self._of_model.values():
+            for model, exemplars in self._of_model.items():
                 exemplars.remove((number, entry))
+                self._of_model[model] = exemplars.without_gaps()
 
     def near(
         self, model: str, vectors: Sequence[Sequence[float]], limits: Mapping[int, float]
@@ -119,18 +131,21 @@ class Exemplars:
         """
         if not vectors or not limits:
             return
-        with self._lock:
-            exemplars = self._of_model.get(model)
-            if exemplars is None or exemplars.matrix.shape[1] != len(vectors[0]):
-                return
-            keys = list(exemplars.keys)
-            # torch and not numpy, whose BLAS would bring more threads than there are processors.
-            known = torch.from_numpy(exemplars.matrix[: len(keys)])
-            asked = torch.tensor(np.asarray(vectors, np.float32))
-            distances = (1.0 - asked @ known.T).numpy()
+        exemplars = self._of_model.get(model)
+        if exemplars is None or exemplars.matrix.shape[1] != len(vectors[0]):
+            return
+        keys = exemplars.keys
+        count = len(keys)
+        # torch and not numpy, whose BLAS would bring more threads than there are processors.
+        known = torch.from_numpy(exemplars.matrix[:count])
+        asked = torch.tensor(np.asarray(vectors, np.float32))
+        distances = (1.0 - asked @ known.T).numpy()
         largest = max(limits.values())
         for position, row in zip(*np.nonzero(distances <= largest), strict=True):
-            number, entry = keys[row]
+            key = keys[row]
+            if key is None:
+                continue
+            number, entry = key
             distance = float(distances[position, row])
             if distance <= limits.get(number, -1.0):
                 # A picture's distance to itself is nothing, whatever rounding makes of it.

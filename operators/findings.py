@@ -103,13 +103,30 @@ class TermMatch(msgspec.Struct, frozen=True):
     """A term of a term list was read in the picture.
 
     `term`: the term as it stands in the list. `language`: the list's, empty for any. `line`: which
-    of the picture's text lines it begins in, from 0.
+    of the picture's text lines it begins in, from 0. `start` and `end`: its place in that line as
+    the line is stored, in characters; the whole line for a regular expression. `category` and
+    `severity`: what the list says of the term.
     """
 
     list: str
     term: str
     language: str = ""
     line: int = 0
+    start: int = 0
+    end: int = 0
+    category: str = ""
+    severity: str = ""
+
+
+class Redaction(msgspec.Struct, frozen=True):
+    """Personal data was taken out of a text line. `kind`: what it was, such as `email`. `start` and
+    `end`: where its stand-in (`[email]`) is in the line as it is stored, in characters; where it is
+    itself in lines that are kept raw."""
+
+    kind: str
+    line: int
+    start: int
+    end: int
 
 
 class Face(msgspec.Struct, frozen=True):
@@ -176,4 +193,5 @@ class Findings(msgspec.Struct):
     hashes: list[HashMatch] = []
     similar: list[SimilarMatch] = []
     terms: list[TermMatch] = []
+    redactions: list[Redaction] = []
     faces: list[Face] = []

@@ -78,6 +78,10 @@ class ObjectsOperator(Operator):
     def model_versions(self) -> dict[str, str]:
         return {self.name: self._card.full_name}
 
+    def labels(self) -> frozenset[str]:
+        """What the detector can tell, once it is set up."""
+        return frozenset(self._detector.labels.values()) if self._detector else frozenset()
+
     def least_size(self) -> LeastSize:
         return LeastSize.to_fit(self._size)
 

@@ -1,67 +1,27 @@
 """Conditions of policy rules: CEL expressions, checked when they are loaded and run once a frame.
 
-CEL finds a misspelt variable, function or field only when evaluation reaches it, which for a rare
-rule may be months after the policy was written. So names are checked here against what frames
-offer, and every complaint carries the line and column inside the expression.
+A condition is parsed twice: by the package that evaluates CEL, which has the last word on what it
+means, and by this one, to check names and types and to compile what can be compiled. Evaluation
+tries the compiled form and asks CEL where that does not know.
 """
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable
 from typing import Any
 
 import cel
-from cel.stdlib import STDLIB_FUNCTIONS
 
-from operators.findings import Detection, Findings
-from operators.frame import Frame
+from operators.policy_compiled import compiled
+from operators.policy_constants import constant
+from operators.policy_syntax import ConditionSyntaxError, parse
+from operators.policy_tree import Node
+from operators.policy_types import EXTENSIONS, ConditionTypeError, Doubt, Types
+from operators.policy_variables import BOOL, DYN, FrameView, Needs, cel_value
 
-VARIABLES = (
-    "objects",
-    "texts",
-    "text",
-    "words",
-    "scores",
-    "fingerprint",
-    "image",
-    "metadata",
-    "feed",
-)
-"""What a condition may read; docs/policy.md describes each."""
-
-FIELDS: dict[str, frozenset[str]] = {
-    "objects": frozenset({"label", "score", "box", "area"}),
-    "texts": frozenset({"text", "score"}),
-    "fingerprint": frozenset({"content_id", "pdq", "pdq_quality"}),
-    "image": frozenset({"width", "height", "format", "bytes"}),
-}
-"""The fields of the variables whose shape is fixed: of each element, for the two lists."""
-
-_CORE_FUNCTIONS = frozenset(
-    {"size", "contains", "startsWith", "endsWith", "matches", "type", "dyn", "has"}
-    | {"int", "uint", "double", "string", "bytes", "timestamp", "duration"}
-    | {"getFullYear", "getMonth", "getDate", "getDayOfMonth", "getDayOfWeek", "getDayOfYear"}
-    | {"getHours", "getMinutes", "getSeconds", "getMilliseconds"}
-)
-# The package keeps cel-go's extension functions apart; namespaced ones (`math.abs`) are left out
-# because static analysis cannot tell their namespace from a variable.
-_EXTENSIONS: dict[str, Any] = {
-    name: function for name, function in STDLIB_FUNCTIONS.items() if "." not in name
-}
-
-_STRING_OR_COMMENT = re.compile(
-    r"""[rRbB]{0,2}(?:'{3}.*?'{3}|"{3}.*?"{3}|'(?:\\.|[^'\\\n])*'|"(?:\\.|[^"\\\n])*")|//[^\n]*""",
-    re.DOTALL,
-)
-_MACRO = re.compile(
-    r"(?:(?<![\w.])(?P<over>\w+)\s*)?\.\s*(?:exists|all|exists_one|existsOne|map|filter)"
-    r"\s*\(\s*(?P<bound>[A-Za-z_]\w*)\s*,"
-)
 _PARSE_ERROR = re.compile(r"<input>:(?P<line>\d+):(?P<column>\d+): (?P<message>[^\n]*)")
 _UNDEFINED = re.compile(r"Undefined variable or function: '(\w+)'")
-_NOT_A_WORD = re.compile(r"[\W_]+")
 
 
 class ConditionError(ValueError):
@@ -74,177 +34,141 @@ class ConditionError(ValueError):
         self.column = column
 
 
-class Condition:
-    """A compiled CEL expression over the variables of a frame.
+class Expression:
+    """A compiled CEL expression over the variables of a frame, of any type.
 
-    Safe to evaluate from several threads at once: each evaluation has a context of its own.
+    Attributes:
+        doubts: what works and can hardly be meant.
+        variables, fields: the names that it reads.
 
     Raises:
         ConditionError: the expression does not parse, or names a variable, function or field that
-            no frame has.
+            no frame has, or mixes types.
     """
 
     def __init__(self, source: str) -> None:
         self.source = source
+        types = Types()
+        try:
+            self.tree: Node = parse(source)
+            self.type = types.of(self.tree, {})
+        except ConditionSyntaxError as error:
+            raise ConditionError(
+                f"CEL syntax error: {error.message}", *_line_and_column(source, error.offset)
+            ) from error
+        except ConditionTypeError as error:
+            raise ConditionError(error.message, *_line_and_column(source, error.offset)) from error
         try:
             self._program = cel.compile(source)
         except ValueError as error:
             raise _parse_error(str(error)) from error
-        code = _STRING_OR_COMMENT.sub(_blank, source)
-        bound = _bound_names(code)
-        self.variables = frozenset(self._program.variables()) - bound.keys()
-        self.functions = {
-            name: _EXTENSIONS[name] for name in self._program.functions() if name in _EXTENSIONS
-        }
-        self._check_variables(code)
-        self._check_functions(code)
-        _check_fields(code, bound)
+        self._types = types
+        self.doubts: tuple[Doubt, ...] = tuple(types.doubts)
+        self.variables = frozenset(types.variables)
+        self.fields = frozenset(types.fields)
+        self.functions = {name: EXTENSIONS[name] for name in types.functions if name in EXTENSIONS}
 
-    def _check_variables(self, code: str) -> None:
-        for name in sorted(self.variables - set(VARIABLES)):
+    def value(self, context: Context) -> Any:
+        """What the expression gives, by CEL.
+
+        Raises:
+            ValueError: it could not be evaluated.
+        """
+        try:
+            return self._program.execute(context.for_cel(self.variables))
+        except KeyError as error:
+            raise ValueError(f"there is no key {error}") from error
+        except (IndexError, RuntimeError, TypeError, ValueError, ArithmeticError) as error:
+            raise ValueError(_cause(str(error))) from error
+
+
+class Condition(Expression):
+    """An expression that is true or false.
+
+    Safe to evaluate from several threads at once: each evaluation has a context of its own.
+    """
+
+    def __init__(self, source: str) -> None:
+        super().__init__(source)
+        if self.type not in (BOOL, DYN):
             raise ConditionError(
-                f"unknown variable '{name}'{_nearest(name, VARIABLES)}; "
-                f"a condition reads {', '.join(VARIABLES)}",
-                *_position(code, rf"(?<![\w.]){name}\b"),
+                "the condition is neither true nor false; compare it with something"
             )
+        self.always = constant(self.tree)
+        """Its value if no image can change it, else `None`."""
+        self.compiled = compiled(self.tree, self._types)
 
-    def _check_functions(self, code: str) -> None:
-        known = _CORE_FUNCTIONS | _EXTENSIONS.keys()
-        for name in self._program.functions():
-            if name.isidentifier() and not name.startswith("_") and name not in known:
-                raise ConditionError(
-                    f"unknown function '{name}'{_nearest(name, known)}",
-                    *_position(code, rf"\b{name}\s*\("),
-                )
+    def place(self, doubt: Doubt) -> tuple[int, int]:
+        """Line and column of `doubt` inside the expression, from 1."""
+        return _line_and_column(self.source, doubt.offset)
 
-    def holds(self, context: cel.Context) -> bool:
+    def holds(self, context: Context) -> bool:
         """Whether the condition is true.
 
         Raises:
             ValueError: it could not be evaluated, or is neither true nor false.
         """
-        try:
-            value = self._program.execute(context)
-        except KeyError as error:
-            raise ValueError(f"there is no key {error}") from error
-        except (IndexError, RuntimeError, TypeError, ValueError, ArithmeticError) as error:
-            raise ValueError(_cause(str(error))) from error
+        if self.compiled is not None:
+            try:
+                return self.compiled(context.view)
+            except Exception:  # noqa: BLE001, S110 - whatever it was, CEL decides and says why
+                pass
+        return self.holds_in_cel(context)
+
+    def holds_in_cel(self, context: Context) -> bool:
+        """`holds`, always by CEL."""
+        value = self.value(context)
         if not isinstance(value, bool):
             raise ValueError(f"the condition gave {type(value).__name__} instead of true or false")
         return value
 
 
-class ContextBuilder:
-    """Turns frames into CEL contexts, with only what a set of conditions reads.
+class Context:
+    """The variables of one frame, converted for CEL at most once each, when first needed."""
 
-    Converting Python values to CEL values is what costs (16 µs for a detection with its box,
-    against 3 µs for the condition that reads five of them), so unused variables are left out.
-    """
+    __slots__ = ("_cel", "_converted", "_source", "view")
 
-    def __init__(self, conditions: Iterable[Condition]) -> None:
-        conditions = list(conditions)
-        self._variables = frozenset[str]().union(*(c.variables for c in conditions))
-        self._functions = {n: f for c in conditions for n, f in c.functions.items()}
-        self._boxes = any("box" in condition.source for condition in conditions)
-        self._areas = any("area" in condition.source for condition in conditions)
+    def __init__(self, source: ContextBuilder, view: FrameView) -> None:
+        self._source = source
+        self.view = view
+        self._cel: cel.Context | None = None
+        self._converted: set[str] = set()
 
-    def context(self, frame: Frame) -> cel.Context:
-        """The variables of `frame`. One that cannot be converted is left out, so that only the
-        conditions that read it fail."""
-        context = cel.Context()
-        for name, function in self._functions.items():
-            context.add_function(name, function)
-        for name in self._variables:
+    def for_cel(self, variables: Iterable[str]) -> cel.Context:
+        """A CEL context with at least `variables`. One that cannot be converted is left out, so
+        that only the conditions that read it fail."""
+        context = self._cel
+        if context is None:
+            context = self._cel = cel.Context()
+            for name, function in self._source.functions.items():
+                context.add_function(name, function)
+        for name in variables:
+            if name in self._converted:
+                continue
+            self._converted.add(name)
             try:
-                context.add_variable(name, self._value(name, frame))
+                context.add_variable(name, cel_value(name, self.view, self._source.needs))
             except ValueError:
                 # A producer's metadata may hold what CEL has no type for. The conditions that
                 # read it say so in the verdict.
                 continue
         return context
 
-    def _value(self, name: str, frame: Frame) -> Any:
-        findings = frame.findings
-        match name:
-            case "objects":
-                return [self._object(detection, findings) for detection in findings.objects]
-            case "texts":
-                return [{"text": line.text, "score": line.score} for line in findings.texts]
-            case "text":
-                return "\n".join(line.text for line in findings.texts)
-            case "words":
-                return words(line.text for line in findings.texts)
-            case "scores":
-                return findings.scores
-            case "fingerprint":
-                prints = findings.fingerprint
-                return {
-                    "content_id": prints.content_id if prints else "",
-                    "pdq": prints.pdq if prints else "",
-                    "pdq_quality": prints.pdq_quality if prints else 0,
-                }
-            case "image":
-                image = findings.image
-                return {
-                    "width": image.width if image else 0,
-                    "height": image.height if image else 0,
-                    "format": image.format if image else "",
-                    "bytes": image.bytes if image else 0,
-                }
-            case "metadata":
-                return frame.metadata
-            case _:
-                return frame.feed
 
-    def _object(self, detection: Detection, findings: Findings) -> dict[str, Any]:
-        value: dict[str, Any] = {"label": detection.label, "score": detection.score}
-        x1, y1, x2, y2 = detection.box
-        if self._boxes:
-            value["box"] = {"x1": x1, "y1": y1, "x2": x2, "y2": y2}
-        if self._areas:
-            image = findings.image
-            pixels = image.width * image.height if image else 0
-            value["area"] = (x2 - x1) * (y2 - y1) / pixels if pixels else 0.0
-        return value
+class ContextBuilder:
+    """What a set of expressions needs of each frame."""
 
+    def __init__(self, expressions: Iterable[Expression]) -> None:
+        expressions = list(expressions)
+        fields = frozenset[str]().union(*(e.fields for e in expressions))
+        self.functions = {n: f for e in expressions for n, f in e.functions.items()}
+        # An object that is indexed by name, or compared as a whole, shows all that it has.
+        plain = any(re.search(r"objects|faces", e.source) and "[" in e.source for e in expressions)
+        self.needs = Needs(boxes=plain or "box" in fields, areas=plain or "area" in fields)
 
-def words(lines: Iterable[str]) -> str:
-    """The words of `lines` in lower case, one space before, between and after them.
-
-    `words(["FREE", "money!!"])` is `" free money "`: a phrase is then found whatever its case,
-    punctuation and line breaks, and never inside a longer word, by a plain `contains`.
-    """
-    joined = _NOT_A_WORD.sub(" ", " ".join(lines).casefold()).strip()
-    return f" {joined} " if joined else ""
-
-
-def _bound_names(code: str) -> dict[str, set[str]]:
-    """Each name that a macro binds, and the names of the lists that it goes over."""
-    bound: dict[str, set[str]] = {}
-    for match in _MACRO.finditer(code):
-        bound.setdefault(match["bound"], set()).add(match["over"] or "")
-    return bound
-
-
-def _check_fields(code: str, bound: dict[str, set[str]]) -> None:
-    """Refuse `o.lable` and `image.widht`: CEL would say so only when it meets them."""
-    shapes = {name: FIELDS[name] for name in ("fingerprint", "image") if name not in bound}
-    for name, lists in bound.items():
-        if lists <= FIELDS.keys():
-            shapes[name] = frozenset[str]().union(*(FIELDS[over] for over in lists))
-    for name, fields in shapes.items():
-        for match in re.finditer(rf"(?<![\w.]){name}\s*\.\s*(\w+)\b(?!\s*\()", code):
-            if match[1] not in fields:
-                raise ConditionError(
-                    f"unknown field '{match[1]}' of '{name}'{_nearest(match[1], fields)}; "
-                    f"it has {', '.join(sorted(fields))}",
-                    *_line_and_column(code, match.start(1)),
-                )
-
-
-def _blank(match: re.Match[str]) -> str:
-    """Spaces of the same extent, so that positions stay true."""
-    return re.sub(r"[^\n]", " ", match[0])
+    def context(self, view: FrameView) -> Context:
+        """A context for one frame."""
+        return Context(self, view)
 
 
 def _parse_error(text: str) -> ConditionError:
@@ -256,19 +180,9 @@ def _parse_error(text: str) -> ConditionError:
     return ConditionError(f"CEL syntax error: {message}", int(match["line"]), int(match["column"]))
 
 
-def _position(code: str, pattern: str) -> tuple[int, int]:
-    match = re.search(pattern, code)
-    return _line_and_column(code, match.start() if match else 0)
-
-
 def _line_and_column(text: str, index: int) -> tuple[int, int]:
     before = text[:index]
     return before.count("\n") + 1, index - (before.rfind("\n") + 1) + 1
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, sorted(known), n=1)
-    return f" (did you mean '{near[0]}'?)" if near else ""
 
 
 def _cause(message: str) -> str:

@@ -1,11 +1,8 @@
-"""Policy files: TOML in, checked rules out, every complaint with file, rule, line and column.
-
-`tomllib` forgets where a value stood, so a small scanner walks over the already valid text and
-notes where each rule and each of its values begins.
-"""
+"""Policy files: TOML in, checked rules out, every complaint with file, rule, line and column."""
 
 from __future__ import annotations
 
+import datetime
 import difflib
 import re
 import tomllib
@@ -16,12 +13,24 @@ from typing import Any
 from operators.findings import ACTIONS, Action
 from operators.operator import OperatorError
 from operators.policy_conditions import Condition, ConditionError
+from operators.policy_explanations import Explanation
+from operators.policy_places import Places, line_and_column, offset_in_string, scan
+from operators.policy_taxonomy import DEFAULT_TAXONOMY, SEVERITIES, categories
+from operators.policy_types import nearest
 
 RULE_ERROR = "rule-error"
 """The name under which a verdict lists a rule that could not be evaluated; no rule may take it."""
+MAX_BYTES = 1024 * 1024
+"""A policy file is written by people; a topic may bring anything."""
+MAX_RULES = 2_000
 
-_FILE_KEYS = ("rules",)
-_RULE_KEYS = ("name", "when", "action", "explanation", "feeds", "enabled")
+_FILE_KEYS = ("rules", "taxonomy")
+_RULE_KEYS = (
+    *("name", "when", "action", "explanation", "feeds", "enabled"),
+    *("priority", "severity", "category", "expires", "shadow", "sample"),
+)
+_MOST_PRIORITY = 1_000_000
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 _TOML_POSITION = re.compile(r"^(?P<message>.*) \(at line (?P<line>\d+), column (?P<column>\d+)\)$")
 _TOML_AT_END = re.compile(r"^(?P<message>.*) \(at end of document\)$")
 
@@ -41,46 +50,90 @@ class Rule:
         explanation: for the people who read the verdict.
         feeds: shell patterns of the feeds that it looks at; empty means all.
         enabled: a rule that is switched off is still checked.
+        priority: only the rules with the highest one among those that fired decide.
+        severity: one of `SEVERITIES`, or empty.
+        category: `group/sub` of the taxonomy, or empty.
+        expires: the last day, in UTC, on which the rule is evaluated.
+        shadow: evaluated and recorded, never acted on.
+        sample: the share of images that it looks at, above 0 and at most 1.
+        line, column: where the rule stands.
     """
 
     name: str
     condition: Condition
     action: Action
-    explanation: str = ""
+    explanation: Explanation = field(default_factory=lambda: Explanation(""))
     feeds: tuple[str, ...] = ()
     enabled: bool = True
+    priority: int = 0
+    severity: str = ""
+    category: str = ""
+    expires: datetime.date | None = None
+    shadow: bool = False
+    sample: float = 1.0
+    line: int = 1
+    column: int = 1
+
+    def expired(self, today: datetime.date) -> bool:
+        """Whether its last day is over on `today`."""
+        return self.expires is not None and today > self.expires
 
 
-@dataclass(slots=True)
-class _Places:
-    """Where a table's header and values begin: offsets into the text."""
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """Something about a usable policy that can hardly be meant, and where it stands."""
 
-    header: int
-    values: dict[str, int] = field(default_factory=dict)
+    message: str
+    rule: str
+    line: int
+    column: int
 
 
-def read_rules(text: str, file: str) -> tuple[Rule, ...]:
-    """The rules of the policy `text`; `file` names it in errors.
+@dataclass(frozen=True, slots=True)
+class PolicyText:
+    """What a policy's text says.
+
+    Attributes:
+        rules: in the order of the file.
+        taxonomy: group to its categories.
+        remarks: doubts about single rules.
+    """
+
+    rules: tuple[Rule, ...]
+    taxonomy: Mapping[str, tuple[str, ...]]
+    remarks: tuple[Remark, ...]
+
+
+def read_policy(text: str, file: str) -> PolicyText:
+    """What the policy `text` says; `file` names it in errors.
 
     Raises:
         PolicyError
     """
+    if len(text) > MAX_BYTES:
+        raise PolicyError(f"{file}:1:1: larger than {MAX_BYTES} bytes; split the policy by feed")
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise _toml_error(error, text, file) from error
+    except RecursionError as error:
+        raise PolicyError(f"{file}:1:1: nested too deeply") from error
     reader = _Reader(text, file)
     for key, value in document.items():
-        if key not in _FILE_KEYS or not isinstance(value, list):
+        if key not in _FILE_KEYS or not isinstance(value, dict if key == "taxonomy" else list):
             raise reader.error(
                 reader.place_of_file_key(key),
-                f"unknown key '{key}'; a policy consists of [[rules]] tables",
+                f"unknown key '{key}'; a policy consists of [[rules]] tables and one [taxonomy]",
             )
+    taxonomy = reader.taxonomy(document.get("taxonomy"))
+    tables = document.get("rules", [])
+    if len(tables) > MAX_RULES:
+        raise reader.error(0, f"{len(tables)} rules; at most {MAX_RULES} are taken")
     rules: dict[str, Rule] = {}
-    for index, table in enumerate(document.get("rules", [])):
+    for index, table in enumerate(tables):
         if not isinstance(table, dict):
             raise reader.error(0, "'rules' must be a list of [[rules]] tables")
-        rule = reader.rule(index, table)
+        rule = reader.rule(index, table, categories(taxonomy))
         if rule.name in rules:
             raise reader.error(
                 reader.places(index).values.get("name", reader.places(index).header),
@@ -88,7 +141,7 @@ def read_rules(text: str, file: str) -> tuple[Rule, ...]:
                 rule.name,
             )
         rules[rule.name] = rule
-    return tuple(rules.values())
+    return PolicyText(tuple(rules.values()), taxonomy, tuple(reader.remarks))
 
 
 class _Reader:
@@ -97,21 +150,37 @@ class _Reader:
     def __init__(self, text: str, file: str) -> None:
         self._text = text
         self._file = file
-        self._top, self._rules = _scan(text)
+        self._top, self._rules = scan(text)
+        self.remarks: list[Remark] = []
 
-    def places(self, index: int) -> _Places:
+    def places(self, index: int) -> Places:
         """Where the rule stands; the start of the file for rules written as inline tables."""
-        return self._rules[index] if index < len(self._rules) else _Places(0)
+        return self._rules[index] if index < len(self._rules) else Places(0)
 
     def place_of_file_key(self, key: str) -> int:
         return self._top.get(key, 0)
 
     def error(self, offset: int, message: str, rule: str = "") -> PolicyError:
-        line, column = _line_and_column(self._text, offset)
+        line, column = line_and_column(self._text, offset)
         within = f"rule '{rule}': " if rule else ""
         return PolicyError(f"{self._file}:{line}:{column}: {within}{message}")
 
-    def rule(self, index: int, table: Mapping[str, Any]) -> Rule:
+    def taxonomy(self, table: Mapping[str, Any] | None) -> Mapping[str, tuple[str, ...]]:
+        """The declared taxonomy, or the default one."""
+        if table is None:
+            return DEFAULT_TAXONOMY
+        for group, subs in table.items():
+            names = [group, *(subs if isinstance(subs, list) else [None])]
+            if not all(isinstance(name, str) and _NAME.fullmatch(name) for name in names):
+                raise self.error(
+                    self.place_of_file_key("taxonomy"),
+                    f"taxonomy: '{group}' must be a list of names in lower case, digits and "
+                    'hyphens, such as violence = ["graphic", "threat"]',
+                )
+        return {group: tuple(subs) for group, subs in table.items()}
+
+    def rule(self, index: int, table: Mapping[str, Any], known: tuple[str, ...]) -> Rule:
+        """The rule in `table`, whose category must be one of `known`."""
         places = self.places(index)
         name = table.get("name")
         label = name if isinstance(name, str) and name else f"number {index + 1}"
@@ -127,130 +196,90 @@ class _Reader:
         for key in ("name", "when", "action"):
             if key not in table:
                 raise refuse(key, f"the key '{key}' is missing")
-        for key in ("name", "when", "action", "explanation"):
+        for key in ("name", "when", "action", "explanation", "severity", "category"):
             if not isinstance(table.get(key, ""), str):
                 raise refuse(key, f"'{key}' must be a string")
         if not name or name == RULE_ERROR:
             raise refuse("name", f"a rule may not be called '{name}'; choose another name")
         if table["action"] not in ACTIONS:
             raise refuse("action", f"'{table['action']}' is not one of {', '.join(ACTIONS)}")
-        if not isinstance(table.get("enabled", True), bool):
-            raise refuse("enabled", "'enabled' must be true or false")
+        for key in ("enabled", "shadow"):
+            if not isinstance(table.get(key, False), bool):
+                raise refuse(key, f"'{key}' must be true or false")
         feeds = table.get("feeds", [])
         if not isinstance(feeds, list) or not all(isinstance(feed, str) for feed in feeds):
             raise refuse("feeds", "'feeds' must be a list of names or patterns such as 'camera-*'")
         if "feeds" in table and not feeds:
             raise refuse("feeds", "'feeds' is empty, so the rule would never fire; leave it out")
+        priority = table.get("priority", 0)
+        if type(priority) is not int or abs(priority) > _MOST_PRIORITY:
+            raise refuse("priority", f"'priority' must be a whole number within ±{_MOST_PRIORITY}")
+        severity, category = table.get("severity", ""), table.get("category", "")
+        if "severity" in table and severity not in SEVERITIES:
+            raise refuse("severity", f"'{severity}' is not one of {', '.join(SEVERITIES)}")
+        if "category" in table and category not in known:
+            raise refuse(
+                "category",
+                f"unknown category '{category}'{nearest(category, known)}; "
+                f"the taxonomy has {', '.join(known)}",
+            )
+        expires = table.get("expires")
+        if expires is not None and type(expires) is not datetime.date:
+            raise refuse("expires", "'expires' must be a date without quotes, as 2027-01-31")
+        sample = table.get("sample", 1.0)
+        if type(sample) not in (int, float) or not 0 < sample <= 1:
+            raise refuse("sample", "'sample' must be a share above 0 and at most 1, such as 0.1")
+        line, column = line_and_column(self._text, places.header)
         return Rule(
             name=table["name"],
             condition=self._condition(table["when"], places.values.get("when"), label),
             action=table["action"],
-            explanation=table.get("explanation", ""),
+            explanation=self._explanation(
+                table.get("explanation", ""), places.values.get("explanation"), label
+            ),
             feeds=tuple(feeds),
             enabled=table.get("enabled", True),
+            priority=priority,
+            severity=severity,
+            category=category,
+            expires=expires,
+            shadow=table.get("shadow", False),
+            sample=float(sample),
+            line=line,
+            column=column,
         )
 
     def _condition(self, source: str, start: int | None, rule: str) -> Condition:
         try:
-            return Condition(source)
+            condition = Condition(source)
         except ConditionError as error:
-            if start is None:
-                raise self.error(0, f"'when': {error.message}", rule) from error
-            offset = _offset_in_string(self._text, start, error.line, error.column)
-            raise self.error(offset, f"'when': {error.message}", rule) from error
+            raise self._inside("when", error, start, rule) from error
+        for doubt in condition.doubts:
+            offset = 0
+            if start is not None:
+                offset = offset_in_string(self._text, start, *condition.place(doubt))
+            line, column = line_and_column(self._text, offset)
+            self.remarks.append(Remark(doubt.message, rule, line, column))
+        return condition
+
+    def _explanation(self, template: str, start: int | None, rule: str) -> Explanation:
+        try:
+            return Explanation(template)
+        except ConditionError as error:
+            raise self._inside("explanation", error, start, rule) from error
+
+    def _inside(self, key: str, error: ConditionError, start: int | None, rule: str) -> PolicyError:
+        """`error`, which counts from the start of a string, with its place in the file."""
+        offset = 0
+        if start is not None:
+            offset = offset_in_string(self._text, start, error.line, error.column)
+        return self.error(offset, f"'{key}': {error.message}", rule)
 
 
 def _toml_error(error: tomllib.TOMLDecodeError, text: str, file: str) -> PolicyError:
     if match := _TOML_POSITION.match(str(error)):
         place = f"{match['line']}:{match['column']}"
         return PolicyError(f"{file}:{place}: not valid TOML: {match['message']}")
-    line, column = _line_and_column(text, len(text))
+    line, column = line_and_column(text, len(text))
     message = match["message"] if (match := _TOML_AT_END.match(str(error))) else str(error)
     return PolicyError(f"{file}:{line}:{column}: not valid TOML: {message} at the end of the file")
-
-
-def _line_and_column(text: str, offset: int) -> tuple[int, int]:
-    before = text[:offset]
-    return before.count("\n") + 1, offset - (before.rfind("\n") + 1) + 1
-
-
-_BLANK = re.compile(r"(?:[ \t\r\n]|#[^\n]*)*")
-_STRING = re.compile(
-    r'"{3}(?:\\.|[^\\])*?"{3,5}|\'{3}.*?\'{3,5}|"(?:\\.|[^"\\\n])*"|\'[^\'\n]*\'', re.DOTALL
-)
-_HEADER = re.compile(r"(\[\[?)([^\]\n]*)\]\]?")
-_BARE = re.compile(r"[^\s=\"'#]+")
-
-
-def _scan(text: str) -> tuple[dict[str, int], list[_Places]]:
-    """Offsets of the values at the top, and of each `[[rules]]` table with its values.
-
-    `text` is known to be valid TOML, so the scanner only has to skip over what it meets.
-    """
-    top: dict[str, int] = {}
-    rules: list[_Places] = []
-    values = top
-    at = _end(_BLANK, text, 0)
-    while at < len(text):
-        if header := _HEADER.match(text, at):
-            name = header[2].strip().strip("\"'")
-            if header[1] == "[[" and name == "rules":
-                rules.append(_Places(at))
-                values = rules[-1].values
-            else:
-                top.setdefault(name.split(".")[0].strip(), at)
-                values = {}
-            at = _end(_BLANK, text, header.end())
-            continue
-        key_end = _end(_STRING, text, at) if text[at] in "\"'" else _end(_BARE, text, at)
-        key = text[at:key_end].strip("\"'")
-        start = _end(_BLANK, text, text.index("=", key_end) + 1)
-        values.setdefault(key, start)
-        at = _end(_BLANK, text, _value_end(text, start))
-    return top, rules
-
-
-def _value_end(text: str, at: int) -> int:
-    """The end of the value that begins at `at`."""
-    depth = 0
-    while at < len(text):
-        if text[at] in "\"'":
-            at = _end(_STRING, text, at)
-            continue
-        if text[at] in "[{":
-            depth += 1
-        elif text[at] in "]}":
-            depth -= 1
-        elif depth and text[at] == "#":
-            at = _end(_BLANK, text, at)
-            continue
-        elif not depth and text[at] in "\n#":
-            return at
-        at += 1
-    return at
-
-
-def _end(pattern: re.Pattern[str], text: str, at: int) -> int:
-    match = pattern.match(text, at)
-    return match.end() if match and match.end() > at else (at if pattern is _BLANK else at + 1)
-
-
-def _offset_in_string(text: str, start: int, line: int, column: int) -> int:
-    """Where line `line`, column `column` of the string value at `start` stands in `text`.
-
-    Exact but for a line that an escaped line end joins to the next one.
-    """
-    quotes = 3 if text[start : start + 3] in ('"""', "'''") else 1
-    escapes = text[start] == '"'
-    at = start + quotes
-    if quotes == 3:
-        # TOML drops the line end that follows the opening quotes.
-        at += len("\r\n") if text.startswith("\r\n", at) else text.startswith("\n", at)
-        for _ in range(line - 1):
-            at = text.find("\n", at) + 1
-    for _ in range(column - 1):
-        width = 1
-        if escapes and text[at : at + 1] == "\\":
-            width = {"u": 6, "U": 10}.get(text[at + 1 : at + 2], 2)
-        at += width
-    return min(at, len(text))

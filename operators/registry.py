@@ -15,6 +15,7 @@ from models.catalog import Catalog
 from models.device import Device
 from models.errors import ModelError
 from operators.operator import Operator, OperatorError
+from operators.run_conditions import WHEN
 
 GROUP = "imagewire.operators"
 
@@ -49,7 +50,8 @@ def build_operators(
     """The operators that `config` asks for, not yet set up.
 
     Built-in operators come first, in their own order, whether listed or not; others follow in the
-    order in which they are listed. Each table goes to its operator as `options`, less `enabled`.
+    order in which they are listed. Each table goes to its operator as `options`, less `enabled`
+    and `when`.
 
     Raises:
         OperatorError: a name is unknown, a table is malformed, or an operator cannot be imported
@@ -83,7 +85,8 @@ def build_operators(
 def _build(
     name: str, entry: EntryPoint, table: Mapping[str, Any], device: Device, catalog: Catalog
 ) -> Operator:
-    options = {key: value for key, value in table.items() if key != "enabled"}
+    # `when` is about whether it runs, which the chain knows; see operators.run_conditions.
+    options = {key: value for key, value in table.items() if key not in ("enabled", WHEN)}
     operator_class = _load(name, entry)
     try:
         return operator_class(options, device, catalog)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
@@ -109,9 +109,36 @@ class Replicas:
                 self._busy -= 1
             self._idle.put(chain)
 
+    def recognise(self, frames: Sequence[Frame]) -> list[Frame]:
+        """See `OperatorChain.recognise`; what is banned, all copies know."""
+        return self._chains[0].recognise(frames)
+
+    def recognise_again(self, frames: Sequence[Frame]) -> None:
+        """See `OperatorChain.recognise_again`."""
+        self._chains[0].recognise_again(frames)
+
     def decide(self, frames: Sequence[Frame]) -> None:
         """See `OperatorChain.decide`."""
         self._chains[0].decide(frames)
+
+    @property
+    def on_settled(self) -> Callable[[list[Frame]], object] | None:
+        """See `OperatorChain.on_settled`; called in whichever thread analyses."""
+        return self._chains[0].on_settled
+
+    @on_settled.setter
+    def on_settled(self, told: Callable[[list[Frame]], object] | None) -> None:
+        for chain in self._chains:
+            chain.on_settled = told
+
+    @property
+    def on_decided(self) -> Callable[[Sequence[Frame]], None] | None:
+        """See `OperatorChain.on_decided`."""
+        return self._chains[0].on_decided
+
+    @on_decided.setter
+    def on_decided(self, told: Callable[[Sequence[Frame]], None] | None) -> None:
+        self._chains[0].on_decided = told
 
     @property
     def depends_on_content_only(self) -> bool:

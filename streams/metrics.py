@@ -39,6 +39,8 @@ class Metrics:
         self.registry = registry or CollectorRegistry()
         self._feeds: set[str] = set()
         self._max_feeds = max_feeds
+        self.operators: tuple[str, ...] = ()
+        """Names of the operators that run, which images that are not analysed spare."""
         self.frames_in = Labelled(
             Counter(
                 "imagewire_frames_in_total",
@@ -126,6 +128,29 @@ class Metrics:
                 registry=self.registry,
             )
         )
+        self.runs_saved = Labelled(
+            Counter(
+                "imagewire_model_runs_saved_total",
+                "Images that an operator did not have to look at, by what spared it: a banned "
+                "image (banlist), findings of the same bytes (cache) or of a frame that looks "
+                "nearly the same (near), or the operator's own condition (when)",
+                ["operator", "rung"],
+                registry=self.registry,
+            )
+        )
+        self.bans = Labelled(
+            Gauge(
+                "imagewire_bans",
+                "Entries of banlists that this worker knows, all lists together",
+                ["kind"],
+                registry=self.registry,
+            )
+        )
+        self.ban_records_refused = Counter(
+            "imagewire_ban_records_refused_total",
+            "Records on the topic of bans that are none, or too large, and were passed over",
+            registry=self.registry,
+        )
         self.reuse_lookups = Counter(
             "imagewire_reuse_lookups_total",
             "Frames whose content was looked up among those analysed",
@@ -180,6 +205,41 @@ class Metrics:
             "imagewire_frames_dropped_unacknowledged_total",
             "Frames let go at a rebalance or stop because the drain timeout passed",
             registry=self.registry,
+        )
+
+        self.reviews = Labelled(
+            Counter(
+                "imagewire_reviews_total",
+                "Decisions of people that were taken, by what they say; refused: records that are "
+                "none, forgotten: on images that were erased",
+                ["decision"],
+                registry=self.registry,
+            )
+        )
+        self.overrides = Gauge(
+            "imagewire_overrides",
+            "Decisions of people held in memory, by image and by content",
+            registry=self.registry,
+        )
+
+    def spared(self, operator: str, rung: str, frames: int) -> None:
+        """An operator did not have to look at so many frames."""
+        self.runs_saved.labels(operator, rung).inc(frames)
+
+    def spared_all(self, rung: str, frames: int) -> None:
+        """No operator had to look at so many frames."""
+        if frames:
+            for operator in self.operators:
+                self.spared(operator, rung, frames)
+
+        self.webhooks = Labelled(
+            Counter(
+                "imagewire_webhooks_total",
+                "Attempts to tell a receiver of a verdict: delivered, again (failed, tried again "
+                "later), gone (refused for good); and dead-letter, messages that were given up",
+                ["webhook", "outcome"],
+                registry=self.registry,
+            )
         )
 
     def feed(self, name: str) -> str:

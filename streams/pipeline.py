@@ -15,11 +15,13 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from operators.frame import Frame, Lane, Stage
+from operators.known_images import KNOWN
 from operators.near_identical import REUSED
 from sinks.replay import failed_attempts
 from sinks.sink import Sink
 from streams.batch_lessons import BatchLessons
 from streams.batcher import BatchLimits, MicroBatcher
+from streams.cost_ladder import CostLadder
 from streams.delivery import Delivery
 from streams.fetched import FetchError, shown
 from streams.in_flight import InFlightBudget, record_size
@@ -30,7 +32,7 @@ from streams.metrics import Metrics
 from streams.reuse import Reuse
 from streams.service_time import ServiceTimes
 from streams.settings import BatchSettings, StreamSettings
-from streams.stages import DecodesFrames, FetchesReferences, ProcessesFrames
+from streams.stages import DecodesFrames, FetchesReferences, ProcessesFrames, RecognisesImages
 from streams.together import run_together
 
 logger = logging.getLogger(__name__)
@@ -53,6 +55,7 @@ class Pipeline:
         reuse: Reuse | None = None,
         service_times: ServiceTimes | None = None,
         batches_at_once: int = 1,
+        known: RecognisesImages | None = None,
     ) -> None:
         """
         Args:
@@ -61,6 +64,8 @@ class Pipeline:
             service_times: what the chain's `observe` is given to; when `None`, the time for a
                 whole batch is learned here.
             batches_at_once: how many threads may call the chain's `analyse` side by side.
+            known: recognises banned images; settles the verdicts of some before they are decoded or
+                while their batch is still analysed.
         """
         self._batches_at_once = batches_at_once
         self.ledger = Ledger()
@@ -69,6 +74,8 @@ class Pipeline:
         self._chain = chain
         self._metrics = metrics
         self._reuse = reuse
+        self._known = known
+        self._ladder = CostLadder(known, reuse, metrics)
         self._lessons = BatchLessons(batch.max_batch, metrics, service_times)
         self._delivery = Delivery(
             sinks,
@@ -173,6 +180,11 @@ class Pipeline:
         # The policy has a thread of its own, so that the device need not wait for it.
         names = {"decode": 1, "device": self._batches_at_once, "policy": 1}
         threads = [ThreadPoolExecutor(count, name) for name, count in names.items()]
+        loop = asyncio.get_running_loop()
+        if self._known is not None:
+            self._known.on_settled = lambda frames: asyncio.run_coroutine_threadsafe(
+                self._to_decide.put(frames), loop
+            )
         try:
             await run_together(
                 {
@@ -273,13 +285,9 @@ class Pipeline:
             frames = self._still_ours(await self._to_decode.take())
             if not frames:
                 continue
-            if self._reuse is not None:
-                sorted_frames = await loop.run_in_executor(thread, self._reuse.sort, frames)
-                self._metrics.reuse_lookups.inc(len(frames))
-                self._metrics.reused.labels("cached").inc(len(sorted_frames["cached"]))
-                frames = sorted_frames["new"]
-                if sorted_frames["cached"]:
-                    await self._to_decide.put(sorted_frames["cached"])
+            settled, frames = await loop.run_in_executor(thread, self._ladder.climb, frames)
+            if settled:
+                await self._to_decide.put(settled)
             parts = decoded_parts(self._decoder, frames)
             left = len(frames)
             while left:
@@ -318,6 +326,7 @@ class Pipeline:
             shortage = await loop.run_in_executor(thread, analysed, self._chain, frames)
             seconds = time.perf_counter() - started
             self._lessons.learn(len(frames), seconds, predicted, shortage)
+            frames = [frame for frame in frames if KNOWN not in frame.findings.extra]
             for frame in frames:
                 frame.pixels = None
             await self._to_decide.put(frames)
@@ -342,6 +351,7 @@ class Pipeline:
                 if frame.findings.extra.get(REUSED, {}).get("pdq_distance") is not None:
                     self._metrics.reused.labels("near").inc()
         self._metrics.reused.labels("in-flight").inc(len(twins))
+        self._metrics.spared_all("cache", len(twins))
         self._metrics.reuse_bytes.set(reuse.size[1])
         return twins
 

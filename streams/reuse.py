@@ -19,9 +19,14 @@ import msgspec
 
 from operators.findings import Findings, Fingerprint
 from operators.frame import Frame, Lane
+from operators.known_images import KNOWN
 from operators.near_identical import REUSED
 
 Kind = Literal["cached", "in-flight", "new"]
+
+_NOT_TO_KEEP = frozenset({REUSED, KNOWN})
+"""Findings of a picture that only looked the same are not this content's own, and those of a banned
+picture, which no operator looked at, are not all that there is to find."""
 
 
 @dataclass(slots=True)
@@ -48,12 +53,14 @@ class Reuse:
     It holds for one set of models: make another when they change.
     """
 
-    def __init__(self, entries: int, max_bytes: int) -> None:
+    def __init__(self, entries: int, max_bytes: int, *, by_feed: bool = False) -> None:
         """
         Args:
             entries: most findings kept.
             max_bytes: most memory that they take, by estimate.
+            by_feed: findings are reused within a feed only, since what is looked for depends on it.
         """
+        self._by_feed = by_feed
         self._entries = entries
         self._max_bytes = max_bytes
         self._bytes = 0
@@ -76,7 +83,7 @@ class Reuse:
             `in-flight`, which are kept here and come back when that one is finished or given up.
         """
         for frame in frames:
-            if frame in self._alone:
+            if frame.findings.fingerprint is not None:
                 continue  # hashed before
             # A gigabyte a second, with the interpreter's lock released.
             digest = hashlib.sha256(frame.content or b"").hexdigest()
@@ -93,10 +100,9 @@ class Reuse:
         Returns:
             The frames that waited for it, with its findings.
         """
-        content_id = _content_id(frame)
+        content_id = self._content(frame)
         with self._lock:
-            if frame.findings.extra.get(REUSED) is None:
-                # Findings of a picture that only looked the same are not this content's own.
+            if not frame.findings.extra.keys() & _NOT_TO_KEEP:
                 self._keep(content_id, frame)
             waiting = self._end(content_id, frame)
         for other in waiting:
@@ -113,12 +119,12 @@ class Reuse:
         """
         with self._lock:
             self._alone.discard(frame)
-            waiting = self._end(_content_id(frame), frame)
+            waiting = self._end(self._content(frame), frame)
             self._alone.update(waiting)
             return waiting
 
     def _sort(self, frame: Frame) -> Kind:
-        content_id = _content_id(frame)
+        content_id = self._content(frame)
         if frame in self._alone:
             self._alone.remove(frame)
             return "new"
@@ -139,6 +145,12 @@ class Reuse:
         under_way.waiting.append(frame)
         return "in-flight"
 
+    def _content(self, frame: Frame) -> str:
+        """What frames that may share findings have in common."""
+        prints = frame.findings.fingerprint
+        content_id = prints.content_id if prints is not None else ""
+        return f"{content_id} {frame.feed}" if self._by_feed else content_id
+
     def _end(self, content_id: str, leader: Frame) -> list[Frame]:
         under_way = self._under_way.get(content_id)
         if under_way is None or under_way.leader is not leader:
@@ -147,7 +159,8 @@ class Reuse:
         return under_way.waiting
 
     def _keep(self, content_id: str, frame: Frame) -> None:
-        findings = msgspec.structs.replace(frame.findings, verdict=None)
+        # What is on a list today may not be tomorrow.
+        findings = msgspec.structs.replace(frame.findings, verdict=None, hashes=[], similar=[])
         size = _footprint(findings)
         if size > self._max_bytes:
             return
@@ -160,11 +173,6 @@ class Reuse:
             self._bytes -= oldest.size
 
 
-def _content_id(frame: Frame) -> str:
-    prints = frame.findings.fingerprint
-    return prints.content_id if prints is not None else ""
-
-
 def _copy(findings: Findings, image_id: str) -> Findings:
     """The same findings for another frame, without a verdict. Detections, lines and embeddings
     cannot be changed and are shared; what holds them is not."""
@@ -173,6 +181,8 @@ def _copy(findings: Findings, image_id: str) -> Findings:
         objects=list(findings.objects),
         texts=list(findings.texts),
         scores=dict(findings.scores),
+        hashes=list(findings.hashes),
+        similar=list(findings.similar),
         extra=findings.extra | {REUSED: {"image_id": image_id}},
         models=dict(findings.models),
         verdict=None,

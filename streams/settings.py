@@ -126,6 +126,25 @@ class ReuseSettings(Section):
     )
 
 
+class BanSettings(Section):
+    """Banned images, which `imagewire ban` lists. docs/moderation/known-images.md says more."""
+
+    enabled: bool = Field(
+        True,
+        description="Compare images with the banlists. No image is taken before they were read.",
+    )
+    turned: bool = Field(
+        True,
+        description="Also recognise pictures that were mirrored or turned by quarters, by their "
+        "PDQ hash. Off: a comparison costs a fifth.",
+    )
+    banned_skip_models: bool = Field(
+        True,
+        description="An image that the policy blocks for its hash alone gets its verdict at once "
+        "and is not looked at further: its findings have no objects, texts, embedding and scores.",
+    )
+
+
 class StreamSettings(Section):
     """The Faust side: consumer group, intake and shutdown."""
 

@@ -6,7 +6,7 @@ fault in the place of a real one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 from operators.chain import OutOfMemory
@@ -31,3 +31,14 @@ class ProcessesFrames(Protocol):
     def analyse(self, frames: Sequence[Frame]) -> OutOfMemory | None: ...
 
     def decide(self, frames: Sequence[Frame]) -> None: ...
+
+
+class RecognisesImages(Protocol):
+    """What knows banned images before anything has looked at them; see
+    `operators.chain.OperatorChain`."""
+
+    on_settled: Callable[[list[Frame]], object] | None
+
+    def recognise(self, frames: Sequence[Frame]) -> list[Frame]: ...
+
+    def recognise_again(self, frames: Sequence[Frame]) -> None: ...

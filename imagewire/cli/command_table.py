@@ -20,4 +20,9 @@ app = cyclopts.App(
 for _position, _name in enumerate(COMMANDS):
     # These modules import what they need when they run: torch alone takes seconds.
     _module = import_module(f"imagewire.cli.{_name}")
-    app.command(getattr(_module, _name), name=_name, sort_key=_position)
+    _command = getattr(_module, _name)
+    if isinstance(_command, cyclopts.App):  # one with commands of its own
+        _command.sort_key = _position
+        app.command(_command)
+    else:
+        app.command(_command, name=_name, sort_key=_position)

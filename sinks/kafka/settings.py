@@ -82,6 +82,12 @@ class TopicNames(BaseModel, extra="forbid"):
         description="Tombstones of images that were erased, as hashes of their ids. Compacted: "
         "kept for ever.",
     )
+    bans: str = Field(
+        default="images.bans",
+        min_length=1,
+        description="Banlists and their entries, for every worker to know. Compacted: the last "
+        "record of each key is kept for ever.",
+    )
 
     @model_validator(mode="after")
     def _names_differ(self) -> TopicNames:
@@ -107,11 +113,12 @@ class TopicNames(BaseModel, extra="forbid"):
             self.overrides,
             self.claims,
             self.forgotten,
+            self.bans,
         ]
 
     def configuration(self, name: str) -> dict[str, str]:
         """How the topic called `name` is configured when it is created."""
-        if name in (self.overrides, self.forgotten):
+        if name in (self.overrides, self.forgotten, self.bans):
             return {"cleanup.policy": "compact"}
         if name == self.claims:
             # Leases last minutes; old ones are of no use to anybody.

@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx
 import pytest
 
-from operators.findings import Detection, TextLine
+from operators.findings import Detection, HashMatch, TextLine
 from operators.frame import Frame, Origin
 from operators.policy import Policy
 
@@ -72,3 +72,11 @@ def test_every_label_in_the_default_policy_is_one_the_default_detector_gives() -
     }
     assert named
     assert all(f"'{label}'" in labels for label in named)
+
+
+def test_a_banned_picture_is_blocked_whatever_else_it_is() -> None:
+    frame = Frame("image", "feed", 0, Origin("images", 0, 0, 0))
+    frame.findings.hashes = [HashMatch("ours", "pdq", 4, "known", "block")]
+    verdict = Policy.load().evaluate(frame)
+    assert verdict.action == "block"
+    assert [hit.explanation for hit in verdict.rules] == ["On a banlist: ours."]

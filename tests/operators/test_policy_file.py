@@ -44,6 +44,20 @@ def rule(name: str = "bad", when: str = "'true'", action: str = "'block'", more:
         (GOOD + rule(more="feeds = []"), "10:9", ["never fire"]),
         (GOOD + rule(when="3"), "8:8", ["'when' must be a string"]),
         (GOOD + rule(name="rule-error"), "7:8", ["another name"]),
+        (GOOD + rule(more="priority = 1.5"), "10:12", ["whole number"]),
+        (GOOD + rule(more="severity = 'hgih'"), "10:12", ["low, medium, high, critical"]),
+        (GOOD + rule(more="category = 'sexual/nudty'"), "10:12", ["did you mean 'sexual/nudity'"]),
+        (
+            "[taxonomy]\nown = ['thing']\n" + rule(more="category = 'sexual/nudity'"),
+            "7:12",
+            ["the taxonomy has own/thing"],
+        ),
+        ("[taxonomy]\nown = 'thing'\n" + GOOD, "1:1", ["taxonomy: 'own' must be a list"]),
+        (GOOD + rule(more="expires = '2027-01-31'"), "10:11", ["without quotes"]),
+        (GOOD + rule(more="sample = 0"), "10:10", ["above 0"]),
+        (GOOD + rule(more="shadow = 1"), "10:10", ["true or false"]),
+        (GOOD + rule(more="explanation = 'in {fed}'"), "10:20", ["'fed'", "'feed'"]),
+        (GOOD + rule(more="explanation = 'in {feed'"), "10:19", ["not closed"]),
     ],
 )
 def test_a_broken_file_is_refused_with_its_place(
@@ -67,6 +81,15 @@ def test_a_broken_file_is_refused_with_its_place(
         ("'text.contians(feed)'", "8:14", ["'contians'", "'contains'"]),
         ("'o.score > 1.0'", "8:9", ["unknown variable 'o'"]),
         ("''", "8:9", ["CEL syntax error"]),
+        ("'1 + feed == 2'", "8:11", ["'+' cannot join"]),
+        ("'image.width > feed'", "8:21", ["cannot compare a whole number with a text"]),
+        ("'feed in text'", "8:14", ["b.contains(a)"]),
+        ("'size(objects)'", "8:9", ["neither true nor false"]),
+        ("'objects.exists(o, o.score)'", "8:29", ["'exists' needs true or false"]),
+        ("'hashes.exists(h, h.reasn == feed)'", "8:28", ["'reasn'", "'reason'"]),
+        ("'" + "(" * 100 + "true" + ")" * 100 + "'", "8:73", ["nested more than"]),
+        ("'feed" + ".a" * 100_000 + "'", "8:9", ["characters"]),
+        ("'metadata" + ".a" * 100 + " == 1'", "8:145", ["in a row"]),
     ],
 )
 def test_a_broken_condition_is_refused_with_its_place_in_the_file(

@@ -1,0 +1,67 @@
+"""The copies of the models that a worker runs: how many, and what each is made of."""
+
+from __future__ import annotations
+
+from imagewire.settings import ConfigurationError, Settings
+from models.catalog import load_catalog
+from models.device import Device
+from operators.chain import Observe, OperatorChain, Saved
+from operators.known_images import KnownImages
+from operators.near_identical import NearIdentical
+from operators.operator import Operator
+from operators.policy import Policy
+from operators.registry import build_operators
+from operators.replicas import Replicas, replicas_for
+from operators.run_conditions import RunConditions
+
+
+def copies_of_models(
+    settings: Settings,
+    device: Device,
+    threads: int,
+    policy: Policy,
+    *,
+    observe: Observe,
+    saved: Saved,
+    known_images: KnownImages | None = None,
+) -> tuple[Replicas, RunConditions]:
+    """Chains as the settings ask for them, not yet set up, and when which operator runs.
+
+    Args:
+        threads: torch threads, which the copies share.
+        observe, saved, known_images: see `OperatorChain`.
+
+    Raises:
+        ConfigurationError, models.ModelError, operators.OperatorError: they cannot be built.
+    """
+    catalog = load_catalog(settings.models.catalogs)
+    near = settings.reuse.near_distance
+
+    def operators() -> list[Operator]:
+        return build_operators(settings.operators, device, catalog)
+
+    first = operators()
+    conditions = RunConditions.read(settings.operators, [operator.name for operator in first])
+
+    def chain(operators: list[Operator]) -> OperatorChain:
+        return OperatorChain(
+            operators,
+            policy,
+            observe,
+            NearIdentical(near, settings.reuse.near_frames) if near else None,
+            known_images=known_images,
+            conditions=conditions,
+            saved=saved,
+        )
+
+    chains = [chain(first)]
+    count = settings.models.replicas
+    if count is None:
+        count = 1 if near else replicas_for(device, threads, chains[0])
+    elif near and count > 1:
+        raise ConfigurationError(
+            f"reuse.near_distance compares each image with those before it, which {count} copies "
+            "of the models do not see; leave models.replicas out, or set it to 1"
+        )
+    chains += [chain(operators()) for _ in range(count - 1)]
+    return Replicas(chains, device, threads), conditions
