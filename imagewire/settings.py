@@ -31,6 +31,7 @@ from imagewire.settings_mistakes import Mistakes, NotJsonError
 from imagewire.webhooks_settings import WebhookSettings
 from models.precision import Precision
 from operators.decode_limits import DecodeLimits, Isolation
+from operators.privacy_options import PrivacyOptions
 from sinks.clickhouse.settings import ClickHouseSettings
 from sinks.kafka.settings import KafkaSettings
 from sinks.qdrant.settings import QdrantSettings
@@ -149,7 +150,25 @@ class PolicySettings(Section):
     """What decides."""
 
     file: Path | None = Field(
-        None, description="The policy's TOML file; the one that is shipped when not set."
+        None,
+        description="The policy's TOML file; the one that is shipped when not set. A worker takes "
+        "over changes while it runs.",
+    )
+    calibrations: tuple[Path, ...] = Field(
+        (), description="Files written by 'imagewire calibrate', for rules that read 'calibrated'."
+    )
+    name: str = Field(
+        "default",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,79}$",
+        description="Which policy of the topic kafka.topics.policy this worker follows.",
+    )
+    follow: bool = Field(
+        True,
+        description="Take over policies that are published on kafka.topics.policy ('imagewire "
+        "policy publish'). While one stands there, it is in force instead of the file.",
+    )
+    check_seconds: float = Field(
+        2.0, ge=0.1, le=3600, description="Seconds between two looks at the files for changes."
     )
 
 
@@ -207,6 +226,7 @@ class Settings(BaseSettings):
         "and the operator's own options.",
     )
     policy: PolicySettings = Field(default_factory=PolicySettings)
+    privacy: PrivacyOptions = Field(default_factory=PrivacyOptions)
     clickhouse: ClickHouseSettings = Field(default_factory=ClickHouseSettings)
     qdrant: QdrantSettings = Field(default_factory=QdrantSettings)
     reviews: ReviewSettings = Field(default_factory=ReviewSettings)

@@ -25,6 +25,7 @@ from prometheus_client import GCCollector, PlatformCollector, ProcessCollector
 from imagewire.bans_in_worker import BansInWorker
 from imagewire.http_endpoint import Health, HttpEndpoint
 from imagewire.model_copies import copies_of_models
+from imagewire.policy_in_worker import PolicyInWorker
 from imagewire.reviews_in_worker import ReviewsInWorker
 from imagewire.settings import ConfigurationError, Settings
 from imagewire.webhooks import Notifier
@@ -34,7 +35,6 @@ from models.processors import available_processors
 from operators.decode import make_decoder
 from operators.embedding import EmbeddingOperator
 from operators.frame import Lane, Origin
-from operators.policy import Policy
 from sinks.clickhouse.sink import ClickHouseSink
 from sinks.kafka.sink import KafkaSink
 from sinks.kafka.topics import ensure_topics
@@ -90,17 +90,18 @@ class Worker:
             raise ConfigurationError(f"models: {error}") from error
         if settings.models.memory_share is not None:
             limit_memory(self._device, settings.models.memory_share)
-        self._policy = Policy.load(settings.policy.file)
+        self._policies = PolicyInWorker(settings, self._metrics)
         self._chain, self._conditions = copies_of_models(
             settings,
             self._device,
             threads,
-            self._policy,
+            self._policies.current,
             observe=self._observe,
             saved=self._metrics.spared,
             known_images=self._bans.known_images,
         )
         self._metrics.operators = tuple(operator.name for operator in self._chain.operators)
+        self._policies.on_change(self._chain.use_policy)
         self._chain.on_decided = self._reviews.people_first
         self.endpoint = HttpEndpoint(settings.http, self._metrics.registry, self.health)
 
@@ -114,6 +115,7 @@ class Worker:
         status = self._status
         if self._pipeline is not None:
             detail.update(self._pipeline.troubles())
+            detail.update(self._policies.troubles())
             detail.update(self._reviews.troubles())
             detail.update(self._bans.troubles())
             if self._image_stream is not None and (hindrance := self._image_stream.hindrance):
@@ -125,7 +127,7 @@ class Worker:
             detail,
             in_flight=self._pipeline.ledger.in_flight if self._pipeline else 0,
             models=self._chain.model_versions(),
-            policy=self._policy.version,
+            policy=self._policies.current.version,
         )
 
     async def run(self) -> None:
@@ -147,6 +149,9 @@ class Worker:
                 return
             self._beside(self._reviews.run(), "reviews", stack)
             self._beside(self._bans.run(), "bans", stack)
+            self._beside(self._policies.run(), "policy", stack)
+            if not await self._unless_stopped(self._know_policy()):
+                return
             if not await self._unless_stopped(self._know_decisions()):
                 return
             for notifier in self._notifiers:
@@ -275,6 +280,11 @@ class Worker:
         self._waiting_for["overrides"] = "reading what people decided"
         await self._reviews.ready()
         self._waiting_for.pop("overrides", None)
+
+    async def _know_policy(self) -> None:
+        self._waiting_for["policy"] = "looking for a published policy"
+        await self._policies.ready()
+        self._waiting_for.pop("policy", None)
 
     async def _know_bans(self) -> None:
         self._waiting_for["bans"] = "reading the banlists"

@@ -310,19 +310,25 @@ class OperatorChain:
             )
             frame.fail(operator.name, reason, _detail(operator, frame, error, reason))
 
+    def use_policy(self, policy: Policy) -> None:
+        """Decide by another policy from the next batch on. May be called from another thread."""
+        self.policy = policy
+
     def _decide(self, frames: Sequence[Frame]) -> None:
         if not frames:
             return
         start = time.perf_counter()
+        # Another policy may come at any moment: a batch has one.
+        policy = self.policy
         for frame in frames:
             try:
-                frame.findings.verdict = self.policy.evaluate(frame)
+                frame.findings.verdict = policy.evaluate(frame)
             except Exception as error:
                 _logger.exception("policy failed on image %s", frame.image_id)
                 frame.fail(
                     Stage.POLICY,
                     "policy-error",
-                    f"policy {self.policy.version} could not be evaluated: "
+                    f"policy {policy.version} could not be evaluated: "
                     f"{type(error).__name__}: {error}; see the worker's log",
                 )
         self._report(Stage.POLICY, len(frames), start)

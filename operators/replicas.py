@@ -23,6 +23,7 @@ from operators.chain import OperatorChain, OutOfMemory
 from operators.frame import Frame
 from operators.least_size import LeastSize
 from operators.operator import Operator
+from operators.policy import Policy
 
 MOST_ON_CPU = 4
 """Each copy holds its weights and the memory of a batch; beyond four, more cores go to each."""
@@ -120,6 +121,11 @@ class Replicas:
     def decide(self, frames: Sequence[Frame]) -> None:
         """See `OperatorChain.decide`."""
         self._chains[0].decide(frames)
+
+    def use_policy(self, policy: Policy) -> None:
+        """See `OperatorChain.use_policy`."""
+        for chain in self._chains:
+            chain.use_policy(policy)
 
     @property
     def on_settled(self) -> Callable[[list[Frame]], object] | None:

@@ -189,6 +189,17 @@ class Metrics:
             ["operator", "model"],
             registry=self.registry,
         )
+        self.policy_info = Gauge(
+            "imagewire_policy_info",
+            "1 for the policy in force",
+            ["version"],
+            registry=self.registry,
+        )
+        self.policy_reload_failures = Counter(
+            "imagewire_policy_reload_failures_total",
+            "New policies that could not be used, so that the old one stayed in force",
+            registry=self.registry,
+        )
         self.sink_retries = Counter(
             "imagewire_sink_retries_total",
             "Writes that a sink refused for now and that were tried again",
@@ -222,16 +233,6 @@ class Metrics:
             registry=self.registry,
         )
 
-    def spared(self, operator: str, rung: str, frames: int) -> None:
-        """An operator did not have to look at so many frames."""
-        self.runs_saved.labels(operator, rung).inc(frames)
-
-    def spared_all(self, rung: str, frames: int) -> None:
-        """No operator had to look at so many frames."""
-        if frames:
-            for operator in self.operators:
-                self.spared(operator, rung, frames)
-
         self.webhooks = Labelled(
             Counter(
                 "imagewire_webhooks_total",
@@ -241,6 +242,16 @@ class Metrics:
                 registry=self.registry,
             )
         )
+
+    def spared(self, operator: str, rung: str, frames: int) -> None:
+        """An operator did not have to look at so many frames."""
+        self.runs_saved.labels(operator, rung).inc(frames)
+
+    def spared_all(self, rung: str, frames: int) -> None:
+        """No operator had to look at so many frames."""
+        if frames:
+            for operator in self.operators:
+                self.spared(operator, rung, frames)
 
     def feed(self, name: str) -> str:
         """The label for a feed: its name, or `other` once `max_feeds` names are taken."""

@@ -54,7 +54,7 @@ def demo(
     """
     from imagewire.cli.outcome import EXIT_FAILED, CommandError, UsageError
     from imagewire.cli.terminal import console, print_error, print_json, print_note
-    from imagewire.demo.contact_sheet import write_contact_sheet
+    from imagewire.demo.contact_sheet import preview_maker, write_contact_sheet
     from imagewire.demo.photos import CREDITS, DemoError
     from imagewire.demo.report import demo_report
     from imagewire.demo.run import run_demonstration
@@ -74,16 +74,25 @@ def demo(
     before = signal.signal(signal.SIGTERM, _interrupt)
     directory = keep or Path(tempfile.mkdtemp(prefix="imagewire-demo-"))
     try:
-        with _ProgressDisplay(quiet=json) as progress:
+        # Before everything that takes minutes, so that what is wrong in the settings is said now.
+        with (
+            preview_maker(
+                settings.privacy,
+                settings.models.precision,
+                settings.models.catalogs,
+                settings.operators.get("objects"),
+                settings.decode.limits(settings.fetch.max_bytes),
+            ) as maker,
+            _ProgressDisplay(quiet=json) as progress,
+        ):
             result = asyncio.run(
                 run_demonstration(directory, settings, broker=broker, progress=progress)
             )
-        try:
-            write_contact_sheet(
-                report, result.tiles, result.summary, result.dead_letters, result.answers, CREDITS
-            )
-        except OSError as error:
-            raise CommandError(f"{report} cannot be written: {error.strerror}") from error
+            parts = (result.summary, result.dead_letters, result.answers, CREDITS, maker)
+            try:
+                write_contact_sheet(report, result.tiles, *parts)
+            except OSError as error:
+                raise CommandError(f"{report} cannot be written: {error.strerror}") from error
     except DemoError as error:
         raise CommandError(str(error)) from error
     finally:

@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from PIL import Image, ImageFilter, ImageOps
 
 from imagewire.demo.outcome import (
     DeadLetter,
@@ -30,6 +29,12 @@ from imagewire.demo.outcome import (
 )
 from imagewire.demo.overlay import Overlay, overlay
 from imagewire.demo.photos import CREDITS, Credit
+from models.catalog import load_catalog
+from models.device import choose_device
+from models.precision import Precision
+from operators.decode_limits import DecodeLimits
+from operators.privacy_options import PrivacyOptions
+from operators.thumbnail import Shown, Thumbnail, ThumbnailMaker, ThumbnailSet
 
 _HEADINGS = {
     "photo": "Photos",
@@ -61,13 +66,25 @@ def write_contact_sheet(
     dead_letters: Sequence[DeadLetter] = (),
     answers: Sequence[SqlAnswer] = (),
     credits_: Sequence[Credit] = CREDITS,
+    maker: ThumbnailMaker | None = None,
 ) -> None:
     """Write the page to `path`.
 
-    Previews of blocked images are blurred before they are embedded. A picture that cannot be
-    opened any more is shown as an empty tile; its findings are shown all the same.
+    Faces, and whatever else the settings name, are unrecognisable in previews before they are
+    embedded; of blocked images everything is. A picture that cannot be opened any more is shown as
+    an empty tile; its findings are shown all the same.
+
+    Args:
+        maker: makes the previews; one that hides faces when left out.
+
+    Raises:
+        OperatorError, ModelError: what must be hidden cannot be looked for.
     """
-    prepared = [_prepare(index, tile) for index, tile in enumerate(tiles)]
+    previews = _previews(tiles, maker) if tiles else []
+    prepared = [
+        _prepare(index, tile, made)
+        for index, (tile, made) in enumerate(zip(tiles, previews, strict=True))
+    ]
     environment = _environment()
     style = environment.get_template("contact_sheet.css.j2").render()
     page = environment.get_template("contact_sheet.html.j2").render(
@@ -119,46 +136,63 @@ def _groups(prepared: Sequence[_Shown]) -> list[tuple[str, list[_Shown]]]:
     ]
 
 
-def _prepare(index: int, tile: Tile) -> _Shown:
-    info = tile.findings.image
-    try:
-        with Image.open(tile.path) as file:
-            picture = _upright(file)
-    except (OSError, ImportError):
-        # Ultralytics, once imported, replaces `Image.open` by one that looks for a HEIF decoder
-        # when no other fits, and raises `ModuleNotFoundError` when there is none.
-        picture = None
-    if picture is None:
-        width, height = (info.width, info.height) if info else (4, 3)
-        return _Shown(
-            tile, f"image-{index}", "", "", overlay(tile.findings, max(width, 1), max(height, 1))
-        )
-    # Boxes are in pixels of the decoded picture, which the findings know best.
-    width, height = (info.width, info.height) if info else picture.size
-    return _Shown(
-        tile,
-        f"image-{index}",
-        _data_uri(picture, _PREVIEW_PIXELS, blurred=tile.action == "block"),
-        _data_uri(picture, _THUMBNAIL_PIXELS, blurred=tile.action == "block"),
-        overlay(tile.findings, width, height),
+def preview_maker(
+    options: PrivacyOptions,
+    precision: Precision = "auto",
+    catalogs: Sequence[Path] = (),
+    objects: Mapping[str, Any] | None = None,
+    limits: DecodeLimits | None = None,
+) -> ThumbnailMaker:
+    """Makes what the page shows of pictures. A processor is quick enough for so few.
+
+    Raises:
+        OperatorError, ModelError: what must be hidden cannot be looked for.
+    """
+    return ThumbnailMaker(
+        options,
+        choose_device("cpu", precision),
+        load_catalog(catalogs),
+        objects=objects,
+        limits=limits,
+        largest=_PREVIEW_PIXELS,
     )
 
 
-def _upright(file: Image.Image) -> Image.Image:
-    picture = ImageOps.exif_transpose(file)
-    if "A" in picture.getbands() or "transparency" in picture.info:
-        rgba = picture.convert("RGBA")
-        ground = Image.new("RGBA", rgba.size, "white")
-        return Image.alpha_composite(ground, rgba).convert("RGB")
-    return picture.convert("RGB")
+def _previews(tiles: Sequence[Tile], maker: ThumbnailMaker | None) -> list[ThumbnailSet | None]:
+    """The pictures of the tiles that can still be read, in both sizes."""
+    contents = {index: content for index, tile in enumerate(tiles) if (content := _content(tile))}
+    pictures = [
+        Shown(content, tiles[index].findings, hidden=tiles[index].action == "block")
+        for index, content in contents.items()
+    ]
+    sizes = [_PREVIEW_PIXELS, _THUMBNAIL_PIXELS]
+    if maker is not None:
+        made = maker.make(pictures, sizes)
+    else:
+        with preview_maker(PrivacyOptions()) as own:
+            made = own.make(pictures, sizes)
+    by_index = dict(zip(contents, made, strict=True))
+    found = (by_index.get(index) for index in range(len(tiles)))
+    return [one if isinstance(one, ThumbnailSet) else None for one in found]
 
 
-def _data_uri(picture: Image.Image, longest: int, blurred: bool) -> str:
-    small = picture.copy()
-    small.thumbnail((longest, longest), Image.Resampling.LANCZOS)
-    if blurred:
-        # A thirteenth of the side leaves colours and no shapes.
-        small = small.filter(ImageFilter.GaussianBlur(max(small.size) / 13))
-    buffer = io.BytesIO()
-    small.save(buffer, "WEBP", quality=80, method=2)
-    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
+def _content(tile: Tile) -> bytes:
+    try:
+        return tile.path.read_bytes()
+    except OSError:
+        return b""
+
+
+def _prepare(index: int, tile: Tile, made: ThumbnailSet | None) -> _Shown:
+    info = tile.findings.image
+    # Boxes are in pixels of the decoded picture, which the findings know best.
+    if info is not None:
+        width, height = max(info.width, 1), max(info.height, 1)
+    else:
+        width, height = (made.width, made.height) if made else (4, 3)
+    preview, thumbnail = map(_data_uri, made.thumbnails) if made else ("", "")
+    return _Shown(tile, f"image-{index}", preview, thumbnail, overlay(tile.findings, width, height))
+
+
+def _data_uri(thumbnail: Thumbnail) -> str:
+    return f"data:{thumbnail.media_type};base64," + base64.b64encode(thumbnail.content).decode()

@@ -89,6 +89,13 @@ class TopicNames(BaseModel, extra="forbid"):
         "record of each key is kept for ever.",
     )
 
+    policy: str = Field(
+        default="images.policy",
+        min_length=1,
+        description="Policies that workers take over while they run, by name. Compacted: the last "
+        "record of each key is kept for ever.",
+    )
+
     @model_validator(mode="after")
     def _names_differ(self) -> TopicNames:
         names = self.all()
@@ -114,11 +121,12 @@ class TopicNames(BaseModel, extra="forbid"):
             self.claims,
             self.forgotten,
             self.bans,
+            self.policy,
         ]
 
     def configuration(self, name: str) -> dict[str, str]:
         """How the topic called `name` is configured when it is created."""
-        if name in (self.overrides, self.forgotten, self.bans):
+        if name in (self.overrides, self.forgotten, self.bans, self.policy):
             return {"cleanup.policy": "compact"}
         if name == self.claims:
             # Leases last minutes; old ones are of no use to anybody.

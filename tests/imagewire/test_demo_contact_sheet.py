@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from imagewire.demo.contact_sheet import write_contact_sheet
@@ -25,6 +26,9 @@ from imagewire.demo.outcome import (
 )
 from imagewire.demo.overlay import overlay
 from imagewire.demo.photos import make_demo_set
+from models.catalog import load_catalog
+from models.device import choose_device
+from operators.faces import FacesOperator
 from operators.findings import (
     Action,
     Detection,
@@ -34,6 +38,7 @@ from operators.findings import (
     TextLine,
     Verdict,
 )
+from operators.frame import Frame, Origin
 
 QUAD = ((10.0, 10.0), (90.0, 10.0), (90.0, 30.0), (10.0, 30.0))
 SUMMARY = Summary(3, 2, 1, 0, 0, 8.25, 1234.0, 5678.0, "tansu", "cpu", "default-0123456789ab")
@@ -134,7 +139,7 @@ def test_the_style_sheet_matches_the_digest_that_the_page_allows(
     assert f"'sha256-{digest}'" in page
 
 
-def test_a_blocked_picture_is_embedded_only_blurred(
+def test_of_a_blocked_picture_nothing_is_embedded_that_could_be_recognised(
     photos: dict[str, Path], tmp_path: Path
 ) -> None:
     def detail(action: Action) -> float:
@@ -146,6 +151,28 @@ def test_a_blocked_picture_is_embedded_only_blurred(
         return float(np.abs(np.diff(pixels, axis=1)).mean())
 
     assert detail("block") < detail("review") / 10
+
+
+def test_no_preview_shows_a_face(photos: dict[str, Path], tmp_path: Path) -> None:
+    watcher = FacesOperator({"confidence": 0.2}, choose_device("cpu", "fp32"), load_catalog())
+    watcher.setup()
+
+    def faces(picture: Image.Image) -> int:
+        pixels = torch.from_numpy(np.array(picture.convert("RGB")))
+        frame = Frame("id", "feed", 0, Origin("t", 0, 0, 0), pixels=pixels)
+        watcher.process([frame])
+        return len(frame.findings.faces)
+
+    names = ["grace-hopper.jpg", "astronaut.png"]
+    for name in names:
+        with Image.open(photos[name]) as original:
+            assert faces(original) == 1
+    page = sheet(tmp_path / "demo.html", *(tile_of(photos[name]) for name in names))
+    contents = re.findall(r"data:image/webp;base64,([^\"]+)", page)
+    assert len(contents) >= 2 * len(names)
+    for content in contents:
+        with Image.open(io.BytesIO(base64.b64decode(content))) as preview:
+            assert faces(preview) == 0
 
 
 def test_a_picture_that_is_gone_keeps_its_findings(tmp_path: Path) -> None:
