@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from imagewire.settings import ConfigurationError, Settings
 from models.catalog import load_catalog
 from models.device import Device
-from operators.chain import Observe, OperatorChain, Saved
-from operators.known_images import KnownImages
+from operators.chain import OperatorChain
 from operators.near_identical import NearIdentical
 from operators.operator import Operator
-from operators.policy import Policy
 from operators.registry import build_operators
 from operators.replicas import Replicas, replicas_for
 from operators.run_conditions import RunConditions
 
+MakesChain = Callable[[list[Operator], RunConditions, NearIdentical | None], OperatorChain]
+
 
 def copies_of_models(
-    settings: Settings,
-    device: Device,
-    threads: int,
-    policy: Policy,
-    *,
-    observe: Observe,
-    saved: Saved,
-    known_images: KnownImages | None = None,
+    settings: Settings, device: Device, threads: int, make: MakesChain
 ) -> tuple[Replicas, RunConditions]:
     """Chains as the settings ask for them, not yet set up, and when which operator runs.
 
     Args:
         threads: torch threads, which the copies share.
-        observe, saved, known_images: see `OperatorChain`.
+        make: makes a chain of operators, when they run, and what it takes findings over by.
 
     Raises:
         ConfigurationError, models.ModelError, operators.OperatorError: they cannot be built.
@@ -44,15 +39,8 @@ def copies_of_models(
     conditions = RunConditions.read(settings.operators, [operator.name for operator in first])
 
     def chain(operators: list[Operator]) -> OperatorChain:
-        return OperatorChain(
-            operators,
-            policy,
-            observe,
-            NearIdentical(near, settings.reuse.near_frames) if near else None,
-            known_images=known_images,
-            conditions=conditions,
-            saved=saved,
-        )
+        alike = NearIdentical(near, settings.reuse.near_frames) if near else None
+        return make(operators, conditions, alike)
 
     chains = [chain(first)]
     count = settings.models.replicas
