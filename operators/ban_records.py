@@ -55,10 +55,18 @@ class Banlist(Struct, frozen=True, kw_only=True, tag_field="record", tag="list")
         ""
     )
     action: Annotated[Action, Meta(description="What the list asks the policy for.")] = "block"
-    enabled_ratio: Annotated[float, Meta(ge=0.0, le=1.0)] = 1.0
-    max_distance: Annotated[int, Meta(ge=0, le=31)] = 31
-    min_quality: Annotated[int, Meta(ge=0, le=100)] = 50
-    max_embedding_distance: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.1
+    enabled_ratio: Annotated[
+        float, Meta(ge=0.0, le=1.0, description="Share of images that it is consulted for.")
+    ] = 1.0
+    max_distance: Annotated[
+        int, Meta(ge=0, le=31, description="Bits of 256 in which PDQ hashes may differ.")
+    ] = 31
+    min_quality: Annotated[
+        int, Meta(ge=0, le=100, description="Least PDQ quality of an image that is compared.")
+    ] = 50
+    max_embedding_distance: Annotated[
+        float, Meta(ge=0.0, le=1.0, description="Largest cosine distance to an exemplar.")
+    ] = 0.1
     created_at: Moment = ""
 
 
@@ -66,7 +74,7 @@ class BannedHash(Struct, frozen=True, kw_only=True, tag_field="record", tag="has
     """One entry of a list: the SHA-256 of a file's bytes, or the PDQ hash of a picture."""
 
     list: ListName
-    kind: HashKind
+    kind: Annotated[HashKind, Meta(description="Of the picture (pdq) or of its file (sha256).")]
     hash: Hash
     comment: Comment = ""
     added_at: Moment = ""
@@ -78,8 +86,17 @@ class BannedExemplar(Struct, frozen=True, kw_only=True, tag_field="record", tag=
 
     list: ListName
     hash: Hash
-    model: Annotated[str, Meta(min_length=1, max_length=200)]
-    vector: Annotated[bytes, Meta(min_length=2, max_length=2 * MOST_DIMENSIONS)]
+    model: Annotated[
+        str, Meta(min_length=1, max_length=200, description="name@version of the embedder.")
+    ]
+    vector: Annotated[
+        bytes,
+        Meta(
+            min_length=2,
+            max_length=2 * MOST_DIMENSIONS,
+            description="16-bit floats, little-endian, in base64.",
+        ),
+    ]
     comment: Comment = ""
     added_at: Moment = ""
 
