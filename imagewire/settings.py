@@ -32,6 +32,8 @@ from imagewire.webhooks_settings import WebhookSettings
 from models.precision import Precision
 from operators.decode_limits import DecodeLimits, Isolation
 from operators.privacy_options import PrivacyOptions
+from operators.redact_options import RedactionOptions
+from operators.terms_options import TermsOptions
 from sinks.clickhouse.settings import ClickHouseSettings
 from sinks.kafka.settings import KafkaSettings
 from sinks.qdrant.settings import QdrantSettings
@@ -226,6 +228,8 @@ class Settings(BaseSettings):
         "and the operator's own options.",
     )
     policy: PolicySettings = Field(default_factory=PolicySettings)
+    terms: TermsOptions = Field(default_factory=TermsOptions)
+    redaction: RedactionOptions = Field(default_factory=RedactionOptions)
     privacy: PrivacyOptions = Field(default_factory=PrivacyOptions)
     clickhouse: ClickHouseSettings = Field(default_factory=ClickHouseSettings)
     qdrant: QdrantSettings = Field(default_factory=QdrantSettings)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -20,7 +21,10 @@ from operators.least_size import LeastSize, largest
 from operators.near_identical import SKIPPED, Likeness, NearIdentical
 from operators.operator import Operator, OperatorError
 from operators.policy import Policy
+from operators.redact import Redactor
+from operators.redact_gate import TextGate
 from operators.run_conditions import EVERY_FRAME, RunConditions
+from operators.terms import TermLists
 
 _logger = logging.getLogger(__name__)
 
@@ -71,9 +75,14 @@ class OperatorChain:
         known_images: KnownImages | None = None,
         conditions: RunConditions = EVERY_FRAME,
         saved: Saved | None = None,
+        terms: TermLists | None = None,
+        redactor: Redactor | None = None,
     ) -> None:
         """
         Args:
+            terms: looked for before the policy decides; without, text is not normalised either.
+            redactor: takes personal data out of findings once the policy has decided; without,
+                they hold what was read.
             known_images: recognises banned pictures; without, and without the operator
                 `fingerprint`, none is known by its looks.
             conditions: which operators look at which frames.
@@ -81,6 +90,8 @@ class OperatorChain:
                 without the operator `fingerprint`, every frame is analysed.
         """
         self.operators = tuple(operators)
+        self._text_gate = TextGate(terms, redactor)
+        policy.clean = self._text_gate.clean
         self.policy = policy
         self._observe = observe
         self._near_identical = near_identical
@@ -149,6 +160,8 @@ class OperatorChain:
             self._known_images.by_embedding([frame for frame in frames if not frame.failed])
         for frame in frames:
             frame.pixels = None
+            if frame.failed:
+                self._text_gate.out(frame)
         return self._out_of_memory if self._out_of_memory.times else None
 
     def recognise(self, frames: Sequence[Frame]) -> list[Frame]:
@@ -286,7 +299,7 @@ class OperatorChain:
                 "operator '%s': %s (%s) in a batch of %d; trying halves",
                 operator.name,
                 reason,
-                error,
+                self._text_gate.clean(str(error)),
                 len(frames),
             )
             # The traceback holds the failed attempt's tensors; on a full device they must go first.
@@ -306,31 +319,42 @@ class OperatorChain:
             self._out_of_memory.images += len(frames)
         for frame in frames:
             _logger.warning(
-                "operator '%s' failed on image %s", operator.name, frame.image_id, exc_info=error
+                "operator '%s' failed on image %s\n%s",
+                operator.name,
+                frame.image_id,
+                self._text_gate.clean("".join(traceback.format_exception(error)), frame),
             )
             frame.fail(operator.name, reason, _detail(operator, frame, error, reason))
 
     def use_policy(self, policy: Policy) -> None:
         """Decide by another policy from the next batch on. May be called from another thread."""
+        policy.clean = self._text_gate.clean
         self.policy = policy
 
     def _decide(self, frames: Sequence[Frame]) -> None:
         if not frames:
             return
         start = time.perf_counter()
+        self._text_gate.look_for_changes()
         # Another policy may come at any moment: a batch has one.
         policy = self.policy
         for frame in frames:
             try:
+                self._text_gate.into(frame)
                 frame.findings.verdict = policy.evaluate(frame)
-            except Exception as error:
-                _logger.exception("policy failed on image %s", frame.image_id)
+            except Exception as error:  # noqa: BLE001 - one frame carries it, and the log tells
+                _logger.error(
+                    "policy failed on image %s\n%s",
+                    frame.image_id,
+                    self._text_gate.clean(traceback.format_exc(), frame),
+                )
                 frame.fail(
                     Stage.POLICY,
                     "policy-error",
                     f"policy {policy.version} could not be evaluated: "
                     f"{type(error).__name__}: {error}; see the worker's log",
                 )
+            self._text_gate.out(frame)
         self._report(Stage.POLICY, len(frames), start)
 
     def _report(self, stage: str, size: int, start: float) -> None:

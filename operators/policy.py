@@ -11,7 +11,7 @@ import hashlib
 import logging
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -82,6 +82,8 @@ class Policy:
         self._day = -1
         self._by_feed: dict[str, tuple[Rule, ...]] = {}
         self._logged: dict[str, float] = {}
+        self.clean: Callable[[str], str] = str
+        """What messages in the log go through, since they may quote what was read."""
 
     @classmethod
     def load(cls, path: Path | None = None, calibrations: Sequence[Path] = ()) -> Policy:
@@ -194,7 +196,7 @@ class Policy:
             self.version,
             rule.name,
             frame.image_id,
-            error,
+            self.clean(str(error)),
         )
 
 

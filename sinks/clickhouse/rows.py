@@ -177,6 +177,7 @@ IMAGE_COLUMNS: Mapping[str, Column] = {
     "hashes": Column("String", lambda row: _json_list(row.findings.hashes)),
     "similar": Column("String", lambda row: _json_list(row.findings.similar)),
     "terms": Column("String", lambda row: _json_list(row.findings.terms)),
+    "redactions": Column("String", lambda row: _json_list(row.findings.redactions)),
     "faces": Column("String", lambda row: _json_list(row.findings.faces)),
     "extra": Column("String", lambda row: _json(row.findings.extra)),
     "latency_ms": Column(

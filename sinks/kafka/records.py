@@ -19,6 +19,7 @@ from operators.findings import (
     Fingerprint,
     HashMatch,
     ImageInfo,
+    Redaction,
     RuleHit,
     SimilarMatch,
     TermMatch,
@@ -51,6 +52,10 @@ Uri = Annotated[
 
 Hashes = Annotated[list[HashMatch], Meta(description="Entries of banlists that it matches.")]
 Similar = Annotated[list[SimilarMatch], Meta(description="Exemplars that it is near to.")]
+Redactions = Annotated[
+    list[Redaction],
+    Meta(description="Personal data that was taken out of texts, and where its stand-ins are."),
+]
 Terms = Annotated[list[TermMatch], Meta(description="Terms of term lists that were read in it.")]
 Faces = Annotated[list[Face], Meta(description="Faces in the picture.")]
 
@@ -115,6 +120,7 @@ class ReviewRecord(Struct, frozen=True, kw_only=True):
     hashes: Hashes = []
     similar: Similar = []
     terms: Terms = []
+    redactions: Redactions = []
     faces: Faces = []
     why: Annotated[
         Literal["policy", "audit"],
@@ -154,6 +160,7 @@ class FindingsRecord(Struct, frozen=True, kw_only=True):
     hashes: Hashes = []
     similar: Similar = []
     terms: Terms = []
+    redactions: Redactions = []
     faces: Faces = []
 
 
@@ -241,6 +248,7 @@ def review_record(frame: Frame, verdict: Verdict) -> ReviewRecord:
         hashes=findings.hashes,
         similar=findings.similar,
         terms=findings.terms,
+        redactions=findings.redactions,
         faces=findings.faces,
         why="policy" if verdict.action == "review" else "audit",
         audit=verdict.audit,
@@ -271,6 +279,7 @@ def findings_record(frame: Frame, include_embedding: bool = False) -> FindingsRe
         hashes=findings.hashes,
         similar=findings.similar,
         terms=findings.terms,
+        redactions=findings.redactions,
         faces=findings.faces,
     )
 
