@@ -201,11 +201,12 @@ def _java() -> Check:
 
 
 def _policy(settings: Settings) -> Check:
-    from operators.policy import Policy, PolicyError
+    from operators.operator import OperatorError
+    from operators.policy import Policy
 
     try:
-        policy = Policy.load(settings.policy.file)
-    except PolicyError as error:
+        policy = Policy.load(settings.policy.file, settings.policy.calibrations)
+    except OperatorError as error:
         return Check("policy", "error", str(settings.policy.file), str(error))
     return Check("policy", "ok", f"{policy.version}, {len(policy.rules)} rules")
 

@@ -73,12 +73,16 @@ class _Hash(_Strict, frozen=True):
     distance: int = 0
     reason: str = ""
     action: Action = "block"
+    entry: str = ""
+    turned: str = ""
 
 
 class _Similar(_Strict, frozen=True):
     exemplar: str
     list: str = ""
     distance: float = 0.0
+    reason: str = ""
+    action: Action = "block"
 
 
 class _Term(_Strict, frozen=True):
@@ -86,6 +90,8 @@ class _Term(_Strict, frozen=True):
     term: str = ""
     language: str = ""
     line: int = 0
+    category: str = ""
+    severity: str = ""
 
 
 class _Fingerprint(_Strict, frozen=True):
@@ -133,16 +139,9 @@ class Case(_Strict, frozen=True):
         lines = [_Line(text=line) if isinstance(line, str) else line for line in self.texts]
         findings.objects = [Detection(one.label, one.score, one.box) for one in self.objects]
         findings.texts = [TextLine(one.text, one.score, _QUAD, one.normal) for one in lines]
-        findings.terms = [
-            TermMatch(one.list, one.term, one.language, one.line) for one in self.terms
-        ]
-        findings.hashes = [
-            HashMatch(one.list, one.kind, one.distance, one.reason, one.action)
-            for one in self.hashes
-        ]
-        findings.similar = [
-            SimilarMatch(one.exemplar, one.list, one.distance) for one in self.similar
-        ]
+        findings.terms = [TermMatch(**msgspec.structs.asdict(one)) for one in self.terms]
+        findings.hashes = [HashMatch(**msgspec.structs.asdict(one)) for one in self.hashes]
+        findings.similar = [SimilarMatch(**msgspec.structs.asdict(one)) for one in self.similar]
         findings.faces = [Face(one.score, one.box) for one in self.faces]
         findings.scores = self.scores
         findings.models = self.models

@@ -63,7 +63,11 @@ _AREA = {"area": "area({0}.box, view)"}
 OBJECT = Record("object", {"label": STRING, "score": UNIT, "box": BOX, "area": DOUBLE}, _AREA)
 FACE = Record("face", {"score": UNIT, "box": BOX, "area": DOUBLE}, _AREA)
 TEXT_LINE = Record("text line", {"text": STRING, "score": UNIT, "normal": STRING})
-TERM = Record("term match", {"list": STRING, "term": STRING, "language": STRING, "line": INT})
+TERM = Record(
+    "term match",
+    {"list": STRING, "term": STRING, "language": STRING, "line": INT}
+    | {"category": STRING, "severity": STRING},
+)
 HASH = Record(
     "hash match",
     {"list": STRING, "kind": STRING, "distance": INT, "reason": STRING, "action": STRING}

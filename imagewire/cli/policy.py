@@ -187,34 +187,46 @@ def diff(
 
 @policy.command
 def publish(
-    file: Path,
+    file: Path | None = None,
     /,
     *,
     name: str | None = None,
+    withdraw: bool = False,
     data: Data = None,
     config: Config = None,
 ) -> int:
     """Put a policy in force on every worker that follows the control topic.
 
-    It is checked first; one that cannot be used is not published.
+    It is checked first; one that cannot be used is not published. It stays in force, also for
+    workers that start later, until another is published or it is withdrawn.
 
     Args:
         file: The policy.
         name: Name that the workers follow (policy.name); the settings' if none is given.
+        withdraw: Send the workers back to the policy in their settings.
         data: Data directory of the running stack.
         config: Settings file that names the Kafka to use.
     """
+    from imagewire.cli.outcome import UsageError
     from imagewire.cli.terminal import print_note
     from imagewire.connection import find_connection
     from imagewire.policy_topic import publish_policy
     from imagewire.reachability import reaching
+    from operators.policy import Policy
 
-    checked = _load(file, config)
+    if (file is None) != withdraw:
+        raise UsageError("name the policy to publish, or --withdraw, and not both")
     connection = find_connection(data, config)
     key = name or connection.settings.policy.name
+    content, said = None, "withdrawn; workers go back to the policy in their settings"
+    if file is not None:
+        _load(file, config)
+        content = file.read_bytes()
+        # As workers will call it: after the name that it is published under.
+        said = f"{Policy.read(content, key, str(file)).version} is published"
     with reaching(connection, "Kafka"):
-        asyncio.run(publish_policy(connection.settings.kafka, key, file.read_bytes()))
-    print_note(f"{checked.version} is published as policy '{key}'")
+        asyncio.run(publish_policy(connection.settings.kafka, key, content))
+    print_note(f"policy '{key}': {said}")
     return 0
 
 
