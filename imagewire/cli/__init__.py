@@ -77,6 +77,7 @@ _WRONG_SETTINGS = (
     ("models.errors", "ModelError"),
     ("operators.operator", "OperatorError"),
     ("operators.policy", "PolicyError"),
+    ("operators.terms_file", "TermsError"),
 )
 _UNREACHABLE = (
     ("imagewire.reachability", "UnreachableError"),
