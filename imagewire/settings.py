@@ -26,6 +26,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from imagewire.retention_settings import RetentionSettings
 from imagewire.secret_files import SecretFileError, named_by_file, read_secret_files
 from imagewire.settings_mistakes import Mistakes, NotJsonError
 from imagewire.webhooks_settings import WebhookSettings
@@ -235,6 +236,7 @@ class Settings(BaseSettings):
     qdrant: QdrantSettings = Field(default_factory=QdrantSettings)
     reviews: ReviewSettings = Field(default_factory=ReviewSettings)
     audit: AuditSettings = Field(default_factory=AuditSettings)
+    retention: RetentionSettings = Field(default_factory=RetentionSettings)
     webhooks: tuple[WebhookSettings, ...] = Field(
         (),
         description="Receivers of verdicts, each a table [[webhooks]].",

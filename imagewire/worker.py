@@ -23,13 +23,12 @@ import torch
 from prometheus_client import GCCollector, PlatformCollector, ProcessCollector
 
 from imagewire.bans_in_worker import BansInWorker
+from imagewire.forgetting_in_worker import ForgettingInWorker
 from imagewire.http_endpoint import Health, HttpEndpoint
 from imagewire.model_copies import copies_of_models
 from imagewire.policy_in_worker import PolicyInWorker
-from imagewire.reviews_in_worker import ReviewsInWorker
+from imagewire.people_in_worker import PeopleInWorker
 from imagewire.settings import ConfigurationError, Settings
-from imagewire.webhooks import Notifier
-from imagewire.webhooks_settings import WebhookSecretError
 from models.device import choose_device, limit_memory
 from models.processors import available_processors
 from operators.decode import make_decoder
@@ -71,15 +70,8 @@ class Worker:
         self._waiting_for: dict[str, str] = {}
         self._stop = asyncio.Event()
         self._pipeline: Pipeline | None = None
-        self._reviews = ReviewsInWorker(settings, self._metrics)
+        self._people = PeopleInWorker(settings, self._metrics)
         self._bans = BansInWorker(settings, self._metrics)
-        try:
-            self._notifiers = [
-                Notifier(webhook, settings.kafka, settings.stream.group, self._metrics)
-                for webhook in settings.webhooks
-            ]
-        except WebhookSecretError as error:
-            raise ConfigurationError(str(error)) from error
         self._service_times = ServiceTimes()
         self._image_stream: ImageStream | None = None
         threads = settings.models.threads or available_processors()
@@ -102,7 +94,7 @@ class Worker:
         )
         self._metrics.operators = tuple(operator.name for operator in self._chain.operators)
         self._policies.on_change(self._chain.use_policy)
-        self._chain.on_decided = self._reviews.people_first
+        self._chain.on_decided = self._people.first
         self.endpoint = HttpEndpoint(settings.http, self._metrics.registry, self.health)
 
     def stop(self) -> None:
@@ -116,7 +108,7 @@ class Worker:
         if self._pipeline is not None:
             detail.update(self._pipeline.troubles())
             detail.update(self._policies.troubles())
-            detail.update(self._reviews.troubles())
+            detail.update(self._people.troubles())
             detail.update(self._bans.troubles())
             if self._image_stream is not None and (hindrance := self._image_stream.hindrance):
                 detail["intake"] = hindrance
@@ -147,15 +139,13 @@ class Worker:
             sinks = self._sinks()
             if not await self._unless_stopped(self._open_stores(sinks, stack)):
                 return
-            self._beside(self._reviews.run(), "reviews", stack)
+            self._beside(self._people.run(), "people", stack)
             self._beside(self._bans.run(), "bans", stack)
             self._beside(self._policies.run(), "policy", stack)
             if not await self._unless_stopped(self._know_policy()):
                 return
-            if not await self._unless_stopped(self._know_decisions()):
+            if not await self._unless_stopped(self._know_people()):
                 return
-            for notifier in self._notifiers:
-                self._beside(notifier.run(), "webhook", stack)
             if not await self._unless_stopped(self._know_bans()):
                 return
             fetcher = await stack.enter_async_context(Fetcher(settings.fetch))
@@ -168,16 +158,17 @@ class Worker:
                 least=self._chain.least_size() if settings.decode.reduce == "auto" else None,
             )
             stack.callback(decoder.close)
+            self._people.forgetting.reuse = reuse = self._reuse()
             self._pipeline = Pipeline(
                 fetcher=fetcher,
                 decoder=decoder,
                 chain=self._chain,
-                sinks=sinks,
+                sinks=self._people.forgetting.guarded(sinks),
                 metrics=self._metrics,
                 stream=settings.stream,
                 batch=settings.batch,
                 fetch_concurrency=settings.fetch.concurrency,
-                reuse=self._reuse(),
+                reuse=reuse,
                 service_times=self._service_times,
                 batches_at_once=self._chain.count,
                 known=self._chain if settings.bans.enabled else None,
@@ -274,12 +265,10 @@ class Worker:
         self._waiting_for.pop(name, None)
         return result
 
-    async def _know_decisions(self) -> None:
-        """An image that comes before what people decided of it is known would get the policy's
-        verdict."""
-        self._waiting_for["overrides"] = "reading what people decided"
-        await self._reviews.ready()
-        self._waiting_for.pop("overrides", None)
+    async def _know_people(self) -> None:
+        self._waiting_for["people"] = "reading what people decided, and what was erased"
+        await self._people.ready()
+        self._waiting_for.pop("people", None)
 
     async def _know_policy(self) -> None:
         self._waiting_for["policy"] = "looking for a published policy"
@@ -321,7 +310,7 @@ class Worker:
         stream = ImageStream(
             self._settings.kafka,
             self._settings.stream,
-            handle=functools.partial(_take, pipeline),
+            handle=functools.partial(_take, pipeline, self._people.forgetting),
             drain=functools.partial(pipeline.drain, self._settings.stream.drain_timeout),
         )
         self._image_stream = stream
@@ -364,9 +353,15 @@ class Worker:
 
 
 async def _take(
-    pipeline: Pipeline, origin: Origin, lane: Lane, acknowledge: Callable[[], object]
+    pipeline: Pipeline,
+    forgetting: ForgettingInWorker,
+    origin: Origin,
+    lane: Lane,
+    acknowledge: Callable[[], object],
 ) -> None:
-    await pipeline.submit(frame_from_record(origin, lane), acknowledge)
+    frame = frame_from_record(origin, lane)
+    if not forgetting.dropped(frame, pipeline.ledger, acknowledge):
+        await pipeline.submit(frame, acknowledge)
 
 
 async def run_worker(settings: Settings) -> None:

@@ -243,6 +243,28 @@ class Metrics:
             )
         )
 
+        self.forgotten = Labelled(
+            Counter(
+                "imagewire_frames_forgotten_total",
+                "Frames that were dropped because their image was erased",
+                ["feed"],
+                registry=self.registry,
+            )
+        )
+        self.tombstones = Gauge(
+            "imagewire_tombstones",
+            "Images, contents and feeds that were erased and must not come back",
+            registry=self.registry,
+        )
+        self.expired = Labelled(
+            Counter(
+                "imagewire_expired_total",
+                "Rows and vectors that were deleted because their time was over",
+                ["store"],
+                registry=self.registry,
+            )
+        )
+
     def spared(self, operator: str, rung: str, frames: int) -> None:
         """An operator did not have to look at so many frames."""
         self.runs_saved.labels(operator, rung).inc(frames)

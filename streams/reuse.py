@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -123,6 +123,22 @@ class Reuse:
             self._alone.update(waiting)
             return waiting
 
+    def forget(self, covered: Callable[[str, str], bool]) -> int:
+        """Drop findings of images that were erased; how many there were.
+
+        Args:
+            covered: whether an image, by its id and content id, was erased.
+        """
+        with self._lock:
+            gone = [
+                key
+                for key, known in self._known.items()
+                if covered(known.image_id, _content_of(known))
+            ]
+            for key in gone:
+                self._bytes -= self._known.pop(key).size
+        return len(gone)
+
     def _sort(self, frame: Frame) -> Kind:
         content_id = self._content(frame)
         if frame in self._alone:
@@ -171,6 +187,11 @@ class Reuse:
         while len(self._known) > self._entries or self._bytes > self._max_bytes:
             _, oldest = self._known.popitem(last=False)
             self._bytes -= oldest.size
+
+
+def _content_of(known: _Known) -> str:
+    prints = known.findings.fingerprint
+    return prints.content_id if prints is not None else ""
 
 
 def _copy(findings: Findings, image_id: str) -> Findings:

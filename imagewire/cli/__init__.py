@@ -17,7 +17,8 @@ from imagewire.cli.outcome import (
 )
 
 COMMANDS = (
-    *("demo", "up", "publish", "watch", "replay", "review", "ban", "policy", "sql", "search"),
+    *("demo", "up", "publish", "watch", "replay", "review", "forget"),
+    *("ban", "policy", "sql", "search"),
     *("worker", "config", "doctor", "models", "schemas"),
 )
 """In the order in which they are met. The module and the function in it are called alike."""

@@ -24,6 +24,7 @@ from sinks.clickhouse.connection import (
     is_transient,
     place,
 )
+from sinks.clickhouse.erasing import ClickHouseEraser, Selection
 from sinks.clickhouse.rows import FAILURE_COLUMNS, IMAGE_COLUMNS, Column, Row, as_columns
 from sinks.clickhouse.schema import migrate, set_retention
 from sinks.clickhouse.settings import ClickHouseSettings
@@ -90,6 +91,15 @@ class ClickHouseSink(Sink):
         if frames:
             await self._call(f"writing {len(frames)} frames", lambda: self._write(frames))
 
+    async def erase(self, frames: Sequence[Frame]) -> None:
+        """Take back what was written of `frames`: they were erased while they were written.
+
+        Raises:
+            TransientSinkError, PermanentSinkError
+        """
+        ids = sorted({frame.image_id for frame in frames})
+        await self._call(f"erasing {len(ids)} images", lambda: self._erase(ids))
+
     async def close(self) -> None:
         if self._client is not None:
             client, self._client = self._client, None
@@ -135,6 +145,13 @@ class ClickHouseSink(Sink):
         ]
         self._insert(client, "images_raw", IMAGE_COLUMNS, [r for r in rows if not r.frame.failed])
         self._insert(client, "failures_raw", FAILURE_COLUMNS, [r for r in rows if r.frame.failed])
+
+    def _erase(self, image_ids: Sequence[str]) -> None:
+        eraser = ClickHouseEraser(self._settings)
+        try:
+            eraser.erase(Selection(image_ids))
+        finally:
+            eraser.close()
 
     def _insert(
         self, client: Client, table: str, columns: Mapping[str, Column], rows: Sequence[Row]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import struct
+import time
 from functools import lru_cache
 
 from qdrant_client import grpc
@@ -71,6 +72,8 @@ def _payload(frame: Frame, max_text_characters: int) -> dict[str, grpc.Value]:
         "content_id": _text(findings.fingerprint.content_id if findings.fingerprint else None),
         "feed": _text(frame.feed),
         "event_time": _text(rfc3339(frame.event_time_ms)),
+        # What retention counts from: an archive of old pictures should not vanish at once.
+        "stored_at": _text(rfc3339(time.time_ns() // 1_000_000)),
         "verdict": _text(findings.verdict.action if findings.verdict else None),
         "labels": grpc.Value(list_value=grpc.ListValue(values=[_text(label) for label in labels])),
         # `data:` addresses are the picture itself, which has no place in a payload.

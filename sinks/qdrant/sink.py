@@ -18,6 +18,7 @@ from qdrant_client.conversions.conversion import GrpcToRest
 from operators.findings import Embedding
 from operators.frame import Frame
 from sinks.qdrant.connection import ERRORS, as_sink_error, connect, is_conflict, is_not_found
+from sinks.qdrant.erasing import VectorEraser
 from sinks.qdrant.points import point
 from sinks.qdrant.settings import QdrantSettings
 from sinks.sink import PermanentSinkError, Sink, TransientSinkError
@@ -30,6 +31,7 @@ _POINTS_AT_ONCE = 25
 PAYLOAD_INDEXES = {
     "feed": models.PayloadSchemaType.KEYWORD,
     "event_time": models.PayloadSchemaType.DATETIME,
+    "stored_at": models.PayloadSchemaType.DATETIME,
     "verdict": models.PayloadSchemaType.KEYWORD,
     "labels": models.PayloadSchemaType.KEYWORD,
 }
@@ -93,6 +95,15 @@ class QdrantSink(Sink):
             return
         structs = [GrpcToRest.convert_point_struct(each) for each in points]
         await client.upsert(self._collection, structs, wait=True)
+
+    async def erase(self, frames: Sequence[Frame]) -> None:
+        """Take back what was written of `frames`: they were erased while they were written.
+
+        Raises:
+            TransientSinkError, PermanentSinkError
+        """
+        async with VectorEraser(self._settings) as eraser:
+            await eraser.erase([frame.image_id for frame in frames])
 
     async def close(self) -> None:
         client, self._client, self._ready = self._client, None, False
