@@ -26,14 +26,20 @@ from imagewire.bans_in_worker import BansInWorker
 from imagewire.forgetting_in_worker import ForgettingInWorker
 from imagewire.http_endpoint import Health, HttpEndpoint
 from imagewire.model_copies import copies_of_models
-from imagewire.policy_in_worker import PolicyInWorker
 from imagewire.people_in_worker import PeopleInWorker
+from imagewire.policy_in_worker import PolicyInWorker
 from imagewire.settings import ConfigurationError, Settings
 from models.device import choose_device, limit_memory
 from models.processors import available_processors
+from operators.chain import OperatorChain
 from operators.decode import make_decoder
 from operators.embedding import EmbeddingOperator
 from operators.frame import Lane, Origin
+from operators.near_identical import NearIdentical
+from operators.operator import Operator
+from operators.redact import Redactor
+from operators.run_conditions import RunConditions
+from operators.terms import TermLists
 from sinks.clickhouse.sink import ClickHouseSink
 from sinks.kafka.sink import KafkaSink
 from sinks.kafka.topics import ensure_topics
@@ -83,15 +89,24 @@ class Worker:
         if settings.models.memory_share is not None:
             limit_memory(self._device, settings.models.memory_share)
         self._policies = PolicyInWorker(settings, self._metrics)
-        self._chain, self._conditions = copies_of_models(
-            settings,
-            self._device,
-            threads,
-            self._policies.current,
-            observe=self._observe,
-            saved=self._metrics.spared,
-            known_images=self._bans.known_images,
-        )
+        self._terms = TermLists(settings.terms)
+
+        def chain(
+            operators: list[Operator], conditions: RunConditions, near: NearIdentical | None
+        ) -> OperatorChain:
+            return OperatorChain(
+                operators,
+                self._policies.current,
+                self._observe,
+                near,
+                known_images=self._bans.known_images,
+                conditions=conditions,
+                saved=self._metrics.spared,
+                terms=self._terms,
+                redactor=Redactor(settings.redaction),
+            )
+
+        self._chain, self._conditions = copies_of_models(settings, self._device, threads, chain)
         self._metrics.operators = tuple(operator.name for operator in self._chain.operators)
         self._policies.on_change(self._chain.use_policy)
         self._chain.on_decided = self._people.first
@@ -110,6 +125,8 @@ class Worker:
             detail.update(self._policies.troubles())
             detail.update(self._people.troubles())
             detail.update(self._bans.troubles())
+            if self._terms.trouble is not None:
+                detail["terms"] = self._terms.trouble
             if self._image_stream is not None and (hindrance := self._image_stream.hindrance):
                 detail["intake"] = hindrance
             if status == "ok" and detail:
