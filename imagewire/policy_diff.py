@@ -169,15 +169,16 @@ def compare(
     for total, row in _rows(reader, begin_ms, feeds, block):
         frame = _frame(row)
         verdict = new.evaluate(frame)
-        after = {hit.rule for hit in verdict.rules if not hit.shadow}
+        after = {_called(hit.rule, hit.shadow) for hit in verdict.rules}
         if other is None:
             action = row["action"]
             before = {
-                rule for rule, shadow in zip(row["fired"], row["shadow"], strict=True) if not shadow
+                _called(rule, shadow)
+                for rule, shadow in zip(row["fired"], row["shadow"], strict=True)
             }
         else:
             old = other.evaluate(frame)
-            action, before = old.action, {hit.rule for hit in old.rules if not hit.shadow}
+            action, before = old.action, {_called(hit.rule, hit.shadow) for hit in old.rules}
         _count(compared, frame, (action, verdict.action), before, after)
         done += 1
         if done % 500 == 0:
@@ -187,6 +188,11 @@ def compare(
     if any(rule == RULE_ERROR for rule, _ in compared.rules):
         compared.notes.append(_ERROR_NOTE)
     return compared
+
+
+def _called(rule: str, shadow: bool) -> str:
+    """A rule that goes from shadow to action, or back, counts as another rule."""
+    return f"{rule} (shadow)" if shadow else rule
 
 
 def _count(

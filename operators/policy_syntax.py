@@ -29,12 +29,15 @@ from operators.policy_tree import (
     Node,
     Not,
     Select,
+    children,
 )
 
 MAX_LENGTH = 20_000
 """Characters in a condition: a list of two thousand words."""
-MAX_DEPTH = 64
+MAX_DEPTH = 40
 """Nested brackets, and selections or signs in a row."""
+MAX_TREE_DEPTH = 100
+"""Both together. Whatever walks over the tree calls itself for each level."""
 
 MACROS = frozenset({"exists", "all", "exists_one", "existsOne", "filter", "map"})
 
@@ -82,7 +85,13 @@ def parse(text: str) -> Node:
         raise ConditionSyntaxError(
             f"the condition has {len(text)} characters; at most {MAX_LENGTH} are read", 0
         )
-    return _Parser(text).whole()
+    tree = _Parser(text).whole()
+    level: list[Node] = [tree]
+    for _ in range(MAX_TREE_DEPTH):
+        level = [child for node in level for child in children(node)]
+        if not level:
+            return tree
+    raise ConditionSyntaxError(f"more than {MAX_TREE_DEPTH} levels deep; split the rule", 0)
 
 
 @dataclass(frozen=True, slots=True)

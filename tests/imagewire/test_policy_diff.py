@@ -144,6 +144,15 @@ def test_every_variable_is_read_back_as_it_was(reader: ClickHouseReader, conditi
     assert not any(rule == "rule-error" for rule, _ in found.rules)
 
 
+def test_shadow_rules_are_counted_apart_and_change_no_verdict(reader: ClickHouseReader) -> None:
+    text = "[[rules]]\nname='new'\nwhen='true'\naction='block'\nshadow=true\n"
+    found = compare(
+        reader, Policy.read(text.encode(), "m", "m"), policy("false"), NOW - DAY, ["door"]
+    )
+    assert found.changes == {}
+    assert found.rules["new (shadow)", "door"].after == 8
+
+
 def test_a_reader_is_told_what_is_stored_in_another_form(reader: ClickHouseReader) -> None:
     found = compare(reader, policy("words == '' || hashes == []"), None, NOW - DAY)
     assert any("redacted" in note for note in found.notes)

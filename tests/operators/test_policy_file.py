@@ -87,9 +87,10 @@ def test_a_broken_file_is_refused_with_its_place(
         ("'size(objects)'", "8:9", ["neither true nor false"]),
         ("'objects.exists(o, o.score)'", "8:29", ["'exists' needs true or false"]),
         ("'hashes.exists(h, h.reasn == feed)'", "8:28", ["'reasn'", "'reason'"]),
-        ("'" + "(" * 100 + "true" + ")" * 100 + "'", "8:73", ["nested more than"]),
+        ("'" + "(" * 100 + "true" + ")" * 100 + "'", "8:49", ["nested more than"]),
         ("'feed" + ".a" * 100_000 + "'", "8:9", ["characters"]),
-        ("'metadata" + ".a" * 100 + " == 1'", "8:145", ["in a row"]),
+        ("'metadata" + ".a" * 100 + " == 1'", "8:97", ["in a row"]),
+        ("'" + "(" * 30 + "metadata" + (".a" * 30 + ")") * 30 + " == 1'", "8:9", ["levels deep"]),
     ],
 )
 def test_a_broken_condition_is_refused_with_its_place_in_the_file(
