@@ -16,7 +16,7 @@ _NO = r"\d{1,4}(?: ?[a-zA-Z])?(?:[\-/–]\d{1,4}[a-zA-Z]?)?(?!\d|[.,]\d|\w)"
 _GAP = r"(?:, ?|\n| |,\n)"
 _US_STREET = (
     r"(?:Street|St|Avenue|Ave|Road|Rd|Boulevard|Blvd|Drive|Dr|Lane|Ln|Court|Ct|Place|Pl|Square|Sq|"
-    r"Terrace|Ter|Highway|Hwy|Parkway|Pkwy|Circle|Cir|Way|Close|Crescent|Gardens|Mews|Row|Hill)"
+    r"Terrace|Ter|Highway|Hwy|Parkway|Pkwy|Circle|Cir|Way|Close|Crescent|Gardens|Mews|Row|Hill|Grove|Green|Loop|Walk|Vale)"
 )
 _UNIT = r"(?:,? (?:Apt|Apartment|Suite|Ste|Unit|Floor|Fl|#)\.? ?#?\w{1,6})?"
 _STATE = (
@@ -29,7 +29,13 @@ _US = (
 )
 _US_PLACE = rf"\b{_NAMES}, {_STATE} \d{{5}}(?:-\d{{4}})?\b"
 _US_BOX = r"\bP\.? ?O\.? Box \d{1,6}\b"
-_UK_CODE = r"[A-Z]{1,2}\d[A-Z\d]? ?\d[ABD-HJLNP-UW-Z]{2}\b"
+_UK_AREA = (
+    r"(?:AB|AL|B|BA|BB|BD|BH|BL|BN|BR|BS|BT|CA|CB|CF|CH|CM|CO|CR|CT|CV|CW|DA|DD|DE|DG|DH|DL|DN|DT|"
+    r"DY|E|EC|EH|EN|EX|FK|FY|G|GL|GU|HA|HD|HG|HP|HR|HS|HU|HX|IG|IP|IV|KA|KT|KW|KY|L|LA|LD|LE|LL|LN|"
+    r"LS|LU|M|ME|MK|ML|N|NE|NG|NN|NP|NR|NW|OL|OX|PA|PE|PH|PL|PO|PR|RG|RH|RM|S|SA|SE|SG|SK|SL|SM|SN|"
+    r"SO|SP|SR|SS|ST|SW|SY|TA|TD|TF|TN|TQ|TR|TS|TW|UB|W|WA|WC|WD|WF|WN|WR|WS|WV|YO|ZE)"
+)
+_UK_CODE = rf"{_UK_AREA}\d[A-Z\d]? ?\d[ABD-HJLNP-UW-Z]{{2}}\b"
 _GB = (
     rf"\b\d{{1,4}}[a-zA-Z]? {_NAMES} {_US_STREET}\b\.?"
     rf"(?:(?:{_GAP}{_NAMES}){{0,2}}{_GAP}{_UK_CODE})?"

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
 
 import phonenumbers
 from stdnum import iban, isbn, luhn
@@ -27,7 +26,7 @@ _DIGIT_CHAIN = re.compile(r"(?<![\d\w])\d+(?:[ \-.\n]\d+)*(?![\w])")
 _CARD_NETWORKS = re.compile(
     r"4(?:\d{12}|\d{15}|\d{18})|5[1-5]\d{14}|2(?:22[1-9]|2[3-9]\d|[3-6]\d\d|7[01]\d|720)\d{12}|"
     r"3[47]\d{13}|3(?:0[0-5]|[689]\d)\d{11}|6(?:011|5\d\d|4[4-9]\d)\d{12}|35(?:2[89]|[3-8]\d)\d{12}|"
-    r"62\d{14,17}|(?:50|5[6-9]|6\d)\d{10,17}"
+    r"62\d{14,17}|(?:50|5[6-9]|6\d)\d{14,17}"
 )
 _CARD_GROUPS = re.compile(r"(?:4 )+[1-4]|4 6 [45]|1[2-9]")
 _PHONE = re.compile(
@@ -46,8 +45,13 @@ _NOT_A_PHONE = re.compile(
     r"total|summe|price|preis|model|serial|s/n|v|version)[\-. ]{0,2}(?:1[03])?[:.\- ]{0,3}$",
     re.IGNORECASE,
 )
-_US_GROUPS = re.compile(r"\(\d{3}\) ?\d{3}[\-. ]\d{4}|1?[\-. ]?\d{3}([\-.])\d{3}\1\d{4}")
-_ALSO_WRITTEN = {"ES": ((3, 3, 3), (3, 2, 2, 2)), "PL": ((3, 3, 3),), "PT": ((3, 3, 3),)}
+_US_GROUPS = re.compile(r"\(\d{3}\) ?\d{3}[\-. ]\d{4}|1?[\-. ]?\d{3}([\-. ])\d{3}\1\d{4}")
+_ALSO_WRITTEN = {
+    "ES": ((3, 3, 3), (3, 2, 2, 2)),
+    "IT": ((3, 7), (3, 3, 4)),
+    "PL": ((3, 3, 3),),
+    "PT": ((3, 3, 3),),
+}
 """Groupings in use beside the one that phonenumbers knows, by country."""
 _DIGITS = re.compile(r"\d+")
 _BEFORE = 30
@@ -91,16 +95,16 @@ def cards(text: str) -> Iterator[tuple[int, int]]:
 
 
 def _card_from(text: str, groups: Sequence[tuple[int, int]], first: int) -> int | None:
-    number = ""
+    number, longest = "", None
     for last in range(first, len(groups)):
         number += text[slice(*groups[last])]
         if len(number) > 19:
-            return None
+            break
         if len(number) < 12 or not _CARD_NETWORKS.fullmatch(number):
             continue
         if _grouped_like_a_card(text, groups[first : last + 1]) and luhn.is_valid(number):
-            return last
-    return None
+            longest = last
+    return longest
 
 
 def _grouped_like_a_card(text: str, groups: Sequence[tuple[int, int]]) -> bool:
@@ -157,7 +161,7 @@ class PhoneNumbers:
         asked = _CALL.search(before) is not None
         if not whole and not asked and digits[0] != "0":
             return False
-        if isbn.is_valid(digits) and not asked:
+        if found.count("-") == 3 and isbn.is_valid(digits) and not asked:
             return False
         return any(
             _valid(digits, region) and (asked or _written_so(found, digits, region))
@@ -195,10 +199,9 @@ def _written_so(found: str, digits: str, region: str) -> bool:
 
 
 def _looks_like_amounts(found: str) -> bool:
-    """`08.00 - 18.00`, `0.50 1.20 2.30`: the same sign with two digits behind it, again."""
+    """`08.00 - 18.00`, `0.50 1.20 2.30`: a point with two digits behind it, again and again, but
+    not pairs of digits throughout."""
+    if re.fullmatch(r"\d{2}(?:\.\d{2}){3,5}", found):
+        return False
     parts = re.findall(r"\d+[.]\d{2}(?!\d)", found)
-    return (
-        len(parts) > 1
-        and all(len(part) <= 6 for part in parts)
-        and not any(len(first) > 6 for first, _ in pairwise(parts))
-    )
+    return len(parts) > 1 and all(len(part) <= 6 for part in parts)
