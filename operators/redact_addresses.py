@@ -71,45 +71,30 @@ _NL = (
 _NL_PLACE = r"\b[1-9]\d{3} [A-Z]{2} [A-Z][a-z]{2,20}\b"
 
 _IGNORE = re.IGNORECASE
-_US_SIGN = rf"\b(?:{_US_STREET}|P\.? ?O\.? Box)\b|\b{_STATE} \d{{5}}\b"
-_GB_SIGN = rf"\b{_US_STREET}\b|\b{_UK_CODE}"
-_DE_SIGN = (
-    r"stra(?:ß|ss)e|str\.|weg|allee|gasse|platz|ufer|damm|ring|chaussee|steig|graben|markt|"
-    r"\b(?:am|an|auf|im|in|unter|zum|zur) |\b\d{5} "
-)
-_FR_SIGN = r"rue|avenue|av\.|boulevard|bd|place|chemin|impasse|allée|quai|cours|route|square"
-_ES_SIGN = r"c/|calle|avenida|avda|plaza|paseo|carrer|ronda|camino"
-_IT_SIGN = r"via|piazza|corso|largo|vicolo|strada"
-_NL_SIGN = r"straat|laan|weg|plein|gracht|kade|singel|dijk|\b\d{4} [A-Z]{2}\b"
-_Country = tuple[str, tuple[tuple[str, int], ...]]
-ADDRESSES: Mapping[str, tuple[_Country, ...]] = {
-    "us": ((_US_SIGN, ((_US, _IGNORE), (_US_PLACE, 0), (_US_BOX, _IGNORE))),),
-    "ca": ((_US_SIGN, ((_US, _IGNORE),)),),
-    "au": ((_US_SIGN, ((_US, _IGNORE),)),),
-    "gb": ((_GB_SIGN, ((_GB, _IGNORE), (rf"\b{_UK_CODE}", 0))),),
-    "ie": ((_GB_SIGN, ((_GB, _IGNORE),)),),
-    "de": ((_DE_SIGN, ((_DE, 0), (_DE_PLACE, 0))),),
-    "at": ((_DE_SIGN, ((_DE, 0),)),),
-    "ch": ((_DE_SIGN, ((_DE, 0),)),),
-    "fr": ((_FR_SIGN, ((_FR, _IGNORE),)),),
-    "be": ((_FR_SIGN, ((_FR, _IGNORE),)), (_NL_SIGN, ((_NL, 0),))),
-    "es": ((_ES_SIGN, ((_ES, _IGNORE),)),),
-    "it": ((_IT_SIGN, ((_IT, _IGNORE),)),),
-    "nl": ((_NL_SIGN, ((_NL, 0), (_NL_PLACE, 0))),),
+ADDRESSES: Mapping[str, tuple[tuple[str, int], ...]] = {
+    "us": ((_US, _IGNORE), (_US_PLACE, 0), (_US_BOX, _IGNORE)),
+    "ca": ((_US, _IGNORE),),
+    "au": ((_US, _IGNORE),),
+    "gb": ((_GB, _IGNORE), (rf"\b{_UK_CODE}", 0)),
+    "ie": ((_GB, _IGNORE),),
+    "de": ((_DE, 0), (_DE_PLACE, 0)),
+    "at": ((_DE, 0),),
+    "ch": ((_DE, 0),),
+    "fr": ((_FR, _IGNORE),),
+    "be": ((_FR, _IGNORE), (_NL, 0)),
+    "es": ((_ES, _IGNORE),),
+    "it": ((_IT, _IGNORE),),
+    "nl": ((_NL, 0), (_NL_PLACE, 0)),
 }
-"""By country: signs without which there is no address, which are cheap to look for, and patterns.
-All their repeats are bounded, and so is their time for each place."""
+"""Patterns by country. All their repeats are bounded, and so is their time for each place."""
 
 
 class Addresses:
     """Finds postal addresses written as some countries write them."""
 
     def __init__(self, countries: Sequence[str]) -> None:
-        listed = [entry for country in countries for entry in ADDRESSES.get(country, ())]
-        self._patterns = [
-            (re.compile(sign, _IGNORE), [re.compile(*pattern) for pattern in patterns])
-            for sign, patterns in dict.fromkeys(listed)
-        ]
+        listed = [pattern for country in countries for pattern in ADDRESSES.get(country, ())]
+        self._patterns = [re.compile(*pattern) for pattern in dict.fromkeys(listed)]
 
     def find(self, text: str) -> Iterator[tuple[int, int]]:
         """The places of addresses in `text`; parts that touch are one."""
@@ -122,8 +107,6 @@ class Addresses:
         yield from merged
 
     def _parts(self, text: str) -> Iterator[tuple[int, int]]:
-        for sign, patterns in self._patterns:
-            if sign.search(text) is not None:
-                for pattern in patterns:
-                    for match in pattern.finditer(text):
-                        yield match.span()
+        for pattern in self._patterns:
+            for match in pattern.finditer(text):
+                yield match.span()

@@ -53,6 +53,8 @@ _ALSO_WRITTEN = {
     "PT": ((3, 3, 3),),
 }
 """Groupings in use beside the one that phonenumbers knows, by country."""
+_LENGTHS = {"US": (10, 11), "CA": (10, 11), "ES": (9,), "FR": (10,)}
+"""How many digits numbers have where it is always the same; asking phonenumbers takes longer."""
 _DIGITS = re.compile(r"\d+")
 _BEFORE = 30
 _MOST_IN_CHAIN = 64
@@ -164,7 +166,9 @@ class PhoneNumbers:
         if found.count("-") == 3 and isbn.is_valid(digits) and not asked:
             return False
         return any(
-            _valid(digits, region) and (asked or _written_so(found, digits, region))
+            len(digits) in _LENGTHS.get(region, (len(digits),))
+            and _valid(digits, region)
+            and (asked or _written_so(found, digits, region))
             for region in self._regions
         )
 

@@ -30,7 +30,7 @@ _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 def run(options: Options) -> Report:
     """Measure each list by turns."""
-    chance = random.Random(1)  # noqa: S311 - made words
+    chance = random.Random(1)
     sizes = SIZES[:2] if options.quick else SIZES
     words = [_word(chance) for _ in range(60_000)]
     matchers = {size: TermMatcher(_terms(words, size)) for size in sizes}
