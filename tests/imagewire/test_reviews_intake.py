@@ -263,6 +263,25 @@ async def test_decisions_that_nobody_took_are_taken_by_the_next_worker(place: Pl
     assert [json.loads(record.value)["image_id"] for record in verdicts] == ["i1", "i0"]
 
 
+async def test_a_verdict_of_a_person_stands_when_the_decision_itself_is_gone(place: Place) -> None:
+    now = time.time_ns() // 1_000_000
+    frame = Frame("copy", "door", now, Origin("images", 0, 9, now))
+    frame.findings = Findings(
+        fingerprint=Fingerprint("99" * 32),
+        verdict=Verdict("block", "p-1", decided_by="person", machine_action="allow"),
+    )
+    sink = ClickHouseSink(place.settings.clickhouse)
+    await sink.open()
+    await sink.write([frame])
+    await sink.close()
+    [row] = await place.rows("SELECT * FROM current_verdicts WHERE image_id = 'copy'", 1)
+    assert (row["verdict"], row["decided_by"], row["machine_verdict"]) == (
+        "block",
+        "person",
+        "allow",
+    )
+
+
 async def test_two_reviewers_get_different_images_and_the_queue_ends(
     place: Place, capsys: pytest.CaptureFixture[str]
 ) -> None:

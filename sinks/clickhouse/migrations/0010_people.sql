@@ -72,8 +72,10 @@ WHERE latest.5 != 'withdraw';
 CREATE OR REPLACE VIEW ${database}.current_verdicts AS
 SELECT
     image_id, event_time, feed,
-    if(latest.3 IN ('allow', 'block'), latest.3, machine) AS verdict,
-    if(latest.3 IN ('allow', 'block'), 'person', 'policy') AS decided_by,
+    multiIf(latest.3 IN ('allow', 'block'), latest.3, latest.3 = 'withdraw', machine, written)
+        AS verdict,
+    multiIf(latest.3 IN ('allow', 'block'), 'person', latest.3 = 'withdraw', 'policy', writer)
+        AS decided_by,
     machine AS machine_verdict,
     latest.4 AS reviewer, latest.2 AS decision_id, latest.1 AS decided_at,
     policy, rules, content_id, uri
@@ -83,6 +85,9 @@ FROM
         seen.image_id AS image_id, seen.event_time AS event_time, seen.feed AS feed,
         if(own.latest > twin.latest, own.latest, twin.latest) AS latest,
         CAST(seen.machine_verdict, 'String') AS machine,
+        -- What was in force when the row was written: the decision itself may have expired since.
+        CAST(seen.verdict, 'String') AS written,
+        if(seen.decided_by = 'person', 'person', 'policy') AS writer,
         seen.policy AS policy,
         arrayFilter((rule, shadow) -> NOT shadow, seen.rules.rule, seen.rules.shadow) AS rules,
         seen.content_id AS content_id, seen.uri AS uri
