@@ -19,7 +19,7 @@ class ReviewSettings(Section):
         ge=1,
         le=50_000_000,
         description="Most decisions that a worker holds in memory, by image and by content, some "
-        "230 bytes each: half as many images, as each has both. Beyond, those that came longest "
+        "240 bytes each: half as many images, as each has both. Beyond, those that came longest "
         "ago are not applied to new images any more; ClickHouse keeps them all.",
     )
     lease: float = Field(

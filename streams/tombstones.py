@@ -46,7 +46,7 @@ def tombstone_record(kind: Kind, name: str, now_ms: int) -> tuple[bytes, bytes]:
 
 
 class Tombstones:
-    """All tombstones; some 110 bytes of memory each. Written in the event loop, asked from any
+    """All tombstones; some 90 bytes of memory each. Written in the event loop, asked from any
     thread.
 
     Attributes:
