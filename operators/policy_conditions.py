@@ -7,6 +7,7 @@ tries the compiled form and asks CEL where that does not know.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -14,11 +15,19 @@ from typing import Any
 import cel
 
 from operators.policy_compiled import compiled
-from operators.policy_constants import constant
+from operators.policy_constants import constant, nested_macros
 from operators.policy_syntax import ConditionSyntaxError, parse
 from operators.policy_tree import Node
 from operators.policy_types import EXTENSIONS, ConditionTypeError, Doubt, Types
 from operators.policy_variables import BOOL, DYN, FrameView, Needs, cel_value
+
+MOST_NESTED_MACROS = 3
+"""A hundred objects compared three by three are a million steps, some 50 ms; four by four would
+hold up a worker for seconds."""
+
+# It logs each function that fails, once an image and with the values, which may be text from
+# pictures. The verdict says what failed, and the policy logs it once a minute.
+logging.getLogger("cel").setLevel(logging.CRITICAL)
 
 _PARSE_ERROR = re.compile(r"<input>:(?P<line>\d+):(?P<column>\d+): (?P<message>[^\n]*)")
 _UNDEFINED = re.compile(r"Undefined variable or function: '(\w+)'")
@@ -58,6 +67,11 @@ class Expression:
             ) from error
         except ConditionTypeError as error:
             raise ConditionError(error.message, *_line_and_column(source, error.offset)) from error
+        if nested_macros(self.tree) > MOST_NESTED_MACROS:
+            raise ConditionError(
+                f"more than {MOST_NESTED_MACROS} macros inside one another take too long for an "
+                "image with many objects; split the rule"
+            )
         try:
             self._program = cel.compile(source)
         except ValueError as error:

@@ -49,11 +49,13 @@ def constant(node: Node) -> bool | None:
     return None
 
 
-def parts(node: Node) -> Iterable[Node]:
-    """`node` and everything in it."""
-    yield node
-    for child in children(node):
-        yield from parts(child)
+def nested_macros(node: Node) -> int:
+    """How many macros stand inside one another: each goes over its list for every item of the one
+    around it."""
+    if isinstance(node, Macro):
+        inside = [node.body, *([node.condition] if node.condition is not None else [])]
+        return max(nested_macros(node.over), 1 + max(map(nested_macros, inside)))
+    return max(map(nested_macros, children(node)), default=0)
 
 
 def _contradictory(operands: Iterable[Node]) -> bool:

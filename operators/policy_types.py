@@ -49,7 +49,7 @@ from operators.policy_variables import (
 Scope = Mapping[str, Type]
 
 CORE_FUNCTIONS = frozenset(
-    {"size", "contains", "startsWith", "endsWith", "matches", "type", "dyn", "has", "max", "min"}
+    {"size", "contains", "startsWith", "endsWith", "matches", "type", "dyn", "has"}
     | {"int", "uint", "double", "string", "bytes", "timestamp", "duration"}
     | {"getFullYear", "getMonth", "getDate", "getDayOfMonth", "getDayOfWeek", "getDayOfYear"}
     | {"getHours", "getMinutes", "getSeconds", "getMilliseconds"}
@@ -57,7 +57,9 @@ CORE_FUNCTIONS = frozenset(
 # The package keeps cel-go's extension functions apart; namespaced ones (`math.abs`) are left out
 # because nothing tells their namespace from a variable.
 EXTENSIONS: Mapping[str, Any] = {
-    name: function for name, function in STDLIB_FUNCTIONS.items() if "." not in name
+    name: function
+    for name, function in STDLIB_FUNCTIONS.items()
+    if "." not in name and name not in CORE_FUNCTIONS
 }
 
 _RESULTS: Mapping[str, Type] = {

@@ -206,3 +206,12 @@ def test_the_explanation_of_a_rule_error_names_the_value_at_fault(policy_of: Any
     policy = policy_of("metadata.a == 1")
     verdict = policy.evaluate(frame_with(metadata={"a": {1, 2}}))
     assert "'metadata' cannot be used" in verdict.rules[0].explanation
+
+
+def test_a_function_that_fails_writes_no_values_to_the_log(
+    policy_of: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    policy = policy_of("metadata.tags.split(',').size() > 1")
+    with caplog.at_level(logging.DEBUG):
+        assert fired(policy, frame_with(metadata={"tags": ["secret"]})) == ["rule-error"]
+    assert [record.name for record in caplog.records] == ["operators.policy"]

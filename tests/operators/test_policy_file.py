@@ -86,6 +86,11 @@ def test_a_broken_file_is_refused_with_its_place(
         ("'feed in text'", "8:14", ["b.contains(a)"]),
         ("'size(objects)'", "8:9", ["neither true nor false"]),
         ("'objects.exists(o, o.score)'", "8:29", ["'exists' needs true or false"]),
+        (
+            "'objects.exists(a, objects.exists(b, objects.exists(c, objects.exists(d, true))))'",
+            "8:9",
+            ["macros inside one another"],
+        ),
         ("'hashes.exists(h, h.reasn == feed)'", "8:28", ["'reasn'", "'reason'"]),
         ("'" + "(" * 100 + "true" + ")" * 100 + "'", "8:49", ["nested more than"]),
         ("'feed" + ".a" * 100_000 + "'", "8:9", ["characters"]),
