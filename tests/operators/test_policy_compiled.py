@@ -161,7 +161,7 @@ def by_cel(condition: Condition, frame: Frame) -> Any:
 COMPILED = {"yes": 0, "no": 0}
 
 
-@settings(max_examples=700, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
 @given(conditions(plain, 3), frames())
 def test_a_compiled_condition_gives_what_cel_gives(source: str, frame: Frame) -> None:
     try:
