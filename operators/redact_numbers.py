@@ -40,6 +40,8 @@ _CALL = re.compile(
 )
 _DATE = re.compile(r"\d{1,4}([./\- ])\d{1,2}\1\d{1,4}")
 _TIMES = re.compile(r"\d{1,2}[.:]\d{2} ?[\-–—/] ?\d{1,2}[.:]\d{2}")
+_OTHER = re.compile(r"0[.]\d+|\d{5}-\d{4}")
+"""Decimals, and postcodes of the United States."""
 _NOT_A_PHONE = re.compile(
     r"(?:isbn|issn|ean|upc|sku|art(?:ikel)?|ref|order|bestell\w*|rechnung|invoice|no|nr|id|#|plz|"
     r"total|summe|price|preis|model|serial|s/n|v|version)[\-. ]{0,2}(?:1[03])?[:.\- ]{0,3}$",
@@ -156,12 +158,16 @@ class PhoneNumbers:
         digits = "".join(_DIGITS.findall(found))
         if not 7 <= len(digits) <= 17 or len(set(digits)) < 3:
             return False
-        if _DATE.fullmatch(found) or _TIMES.fullmatch(found) or _NOT_A_PHONE.search(before):
+        if any(shape.fullmatch(found) for shape in (_DATE, _TIMES, _OTHER)) or _NOT_A_PHONE.search(
+            before
+        ):
             return False
         if found.startswith(("+", "(+")) or (digits.startswith("00") and len(digits) > 9):
             return _valid("+" + digits.removeprefix("00"), None)
         asked = _CALL.search(before) is not None
         if not whole and not asked and digits[0] != "0":
+            return False
+        if _looks_like_amounts(found) and not asked:
             return False
         if found.count("-") == 3 and isbn.is_valid(digits) and not asked:
             return False
@@ -193,7 +199,7 @@ def _written_so(found: str, digits: str, region: str) -> bool:
         # phones have; a long row of short groups is rather a table.
         if len(groups) == 1:
             return len(digits) in (10, 11)
-        return 9 <= len(digits) <= 12 and len(groups) <= 6 and not _looks_like_amounts(found)
+        return 9 <= len(digits) <= 12 and len(groups) <= 6
     if tuple(map(len, groups)) in _ALSO_WRITTEN.get(region, ()):
         return True
     formatted = phonenumbers.format_number(
