@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
-from operators.frame import Frame
+from operators.frame import Frame, Lane, Origin
 from sinks.kafka.settings import KafkaSettings
 from sinks.sink import Sink
 from streams.compacted_topic import CompactedTopic
 from streams.ledger import Ledger
 from streams.metrics import Metrics
+from streams.pipeline import Pipeline
+from streams.records import frame_from_record
 from streams.reuse import Reuse
 from streams.tombstones import Tombstones
 from streams.tombstones_sink import WithoutForgotten
@@ -59,6 +61,14 @@ class ForgettingInWorker:
         ledger.finish(entry)
         self._count([frame])
         return True
+
+    async def take(
+        self, pipeline: Pipeline, origin: Origin, lane: Lane, acknowledge: Callable[[], object]
+    ) -> None:
+        """Turn a record into a frame and give it to the pipeline, unless its image was erased."""
+        frame = frame_from_record(origin, lane)
+        if not self.dropped(frame, pipeline.ledger, acknowledge):
+            await pipeline.submit(frame, acknowledge)
 
     async def ready(self) -> None:
         """Wait until every tombstone that stands is known. `run` has to be under way."""

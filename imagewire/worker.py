@@ -23,7 +23,6 @@ import torch
 from prometheus_client import GCCollector, PlatformCollector, ProcessCollector
 
 from imagewire.bans_in_worker import BansInWorker
-from imagewire.forgetting_in_worker import ForgettingInWorker
 from imagewire.http_endpoint import Health, HttpEndpoint
 from imagewire.model_copies import copies_of_models
 from imagewire.people_in_worker import PeopleInWorker
@@ -34,7 +33,6 @@ from models.processors import available_processors
 from operators.chain import OperatorChain
 from operators.decode import make_decoder
 from operators.embedding import EmbeddingOperator
-from operators.frame import Lane, Origin
 from operators.near_identical import NearIdentical
 from operators.operator import Operator
 from operators.redact import Redactor
@@ -49,7 +47,6 @@ from streams.app import ImageStream
 from streams.fetch import Fetcher
 from streams.metrics import Metrics
 from streams.pipeline import Pipeline
-from streams.records import frame_from_record
 from streams.reuse import Reuse
 from streams.service_time import ServiceTimes
 from streams.together import run_together
@@ -327,7 +324,7 @@ class Worker:
         stream = ImageStream(
             self._settings.kafka,
             self._settings.stream,
-            handle=functools.partial(_take, pipeline, self._people.forgetting),
+            handle=functools.partial(self._people.forgetting.take, pipeline),
             drain=functools.partial(pipeline.drain, self._settings.stream.drain_timeout),
         )
         self._image_stream = stream
@@ -367,18 +364,6 @@ class Worker:
     def _observe(self, stage: str, batch_size: int, seconds: float) -> None:
         self._metrics.stage_seconds.labels(stage).observe(seconds)
         self._service_times.observe(stage, batch_size, seconds)
-
-
-async def _take(
-    pipeline: Pipeline,
-    forgetting: ForgettingInWorker,
-    origin: Origin,
-    lane: Lane,
-    acknowledge: Callable[[], object],
-) -> None:
-    frame = frame_from_record(origin, lane)
-    if not forgetting.dropped(frame, pipeline.ledger, acknowledge):
-        await pipeline.submit(frame, acknowledge)
 
 
 async def run_worker(settings: Settings) -> None:
