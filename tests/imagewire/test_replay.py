@@ -25,7 +25,7 @@ from imagewire.replaying import plan_replay, replay_headers, since_ms
 from imagewire.settings import load_settings
 from imagewire.worker import Worker
 from sinks.clickhouse.reader import ClickHouseReader, QueryError
-from sinks.kafka import ensure_topics
+from sinks.kafka import TopicNames, ensure_topics
 from sinks.qdrant.reader import VectorReader
 
 pytestmark = pytest.mark.timeout(600)
@@ -111,6 +111,8 @@ async def place(
         f"[operators.{operator}]\nenabled = false\n"
         for operator in ("objects", "text", "scores", "fingerprint")
     )
+    # All of them: what other tests ban, decide or publish is no affair of these workers.
+    topics = "\n".join(f'{topic} = "{name}.{topic}"' for topic in TopicNames.model_fields)
     file = tmp_path / "imagewire.toml"
     file.write_text(
         f"""
@@ -118,12 +120,7 @@ async def place(
 bootstrap_servers = "{kafka_broker.address}"
 partitions = 2
 [kafka.topics]
-images = "{name}"
-bulk = "{name}.bulk"
-findings = "{name}.findings"
-verdicts = "{name}.verdicts"
-review = "{name}.review"
-failed = "{name}.failed"
+{topics}
 [stream]
 group = "{name}"
 session_timeout = 4

