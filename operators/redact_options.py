@@ -37,7 +37,7 @@ class RedactionOptions(BaseModel):
     @field_validator("countries")
     @classmethod
     def _known(cls, countries: tuple[str, ...]) -> tuple[str, ...]:
-        # Its tables take a third of a second to load, which reading settings need not.
+        # Here and not above: commands that read no settings need not load its tables.
         from phonenumbers import SUPPORTED_REGIONS
 
         for country in countries:
