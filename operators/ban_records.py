@@ -66,7 +66,7 @@ class Banlist(Struct, frozen=True, kw_only=True, tag_field="record", tag="list")
     ] = 50
     max_embedding_distance: Annotated[
         float, Meta(ge=0.0, le=1.0, description="Largest cosine distance to an exemplar.")
-    ] = 0.1
+    ] = 0.2
     created_at: Moment = ""
 
 
