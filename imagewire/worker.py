@@ -11,8 +11,6 @@ import asyncio
 import functools
 import gc
 import logging
-import os
-import signal
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
@@ -112,6 +110,11 @@ class Worker:
     def stop(self) -> None:
         """Begin a clean stop."""
         self._stop.set()
+
+    @property
+    def stopping(self) -> bool:
+        """Whether `stop` was called."""
+        return self._stop.is_set()
 
     def health(self) -> Health:
         """What `/healthz` says."""
@@ -364,26 +367,3 @@ class Worker:
     def _observe(self, stage: str, batch_size: int, seconds: float) -> None:
         self._metrics.stage_seconds.labels(stage).observe(seconds)
         self._service_times.observe(stage, batch_size, seconds)
-
-
-async def run_worker(settings: Settings) -> None:
-    """Run a worker until SIGTERM or Ctrl-C; a second signal ends the process at once.
-
-    What was acknowledged is safe at any moment, so ending at once loses nothing.
-    """
-    # Retries go on for as long as a store is away: the sinks' writers say once that they began, and
-    # metrics count them. stamina's own hooks would log each and count in the global registry.
-    stamina.instrumentation.set_on_retry_hooks([])
-    worker = Worker(settings)
-    loop = asyncio.get_running_loop()
-
-    def on_signal(number: int) -> None:
-        if worker._stop.is_set():
-            logger.warning("stopped at once; what was in flight will be delivered again")
-            os._exit(128 + number)
-        logger.info("stopping; the same signal again stops at once")
-        worker.stop()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal, number)
-    await worker.run()

@@ -175,9 +175,8 @@ class Pipeline:
             DeviceLostError: the accelerator cannot be used any more.
             DeadLetterError: a frame can be stored nowhere.
         """
-        # The decoder parallelises within a batch itself, and each copy of the models takes one
-        # batch at a time (two threads sharing an Ultralytics network get each other's boxes).
-        # The policy has a thread of its own, so that the device need not wait for it.
+        # The decoder parallelises within a batch itself; a copy of the models takes one batch at a
+        # time. The policy has a thread of its own, so that the device need not wait for it.
         names = {"decode": 1, "device": self._batches_at_once, "policy": 1}
         threads = [ThreadPoolExecutor(count, name) for name, count in names.items()]
         loop = asyncio.get_running_loop()

@@ -71,7 +71,7 @@ def restart_with_malloc_settings() -> None:
 def run_until_stopped(settings: Settings) -> None:
     """Run a worker in this process."""
     write_log(settings.log.level)
-    from imagewire.worker import run_worker
+    from imagewire.worker_signals import run_worker
 
     try:
         import uvloop
