@@ -42,7 +42,7 @@ class BanTopic:
 
     async def ready(self) -> None:
         """Wait until every ban that stood on the topic at the start is in force. `run` has to be
-        under way. A million take about 15 s."""
+        under way."""
         await self._topic.ready()
         self._apply()
         await asyncio.to_thread(self._banlists.end_loading)
