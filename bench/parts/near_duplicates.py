@@ -237,7 +237,7 @@ def _report(originals: _Known, edits: Mapping[str, _Known]) -> Report:
     heading = " | ".join(near)
     text = "\n".join(
         [
-            f"{photos} real photos, each banned, and {len(edits)} edits of each: "
+            f"{photos} pictures, each banned, and {len(edits)} edits of each: "
             f"{photos * len(edits)} copies to find. PDQ within {DISTANCE} bits at quality "
             f"{QUALITY} or more; the embedding is EfficientNet-lite0's.",
             "",
