@@ -1,9 +1,9 @@
 """Faces: where people's faces are in a picture, for policies and for whatever must not show them.
 
-It runs only where the settings list it: looking for faces at 640 pixels takes four to five times the
-processor time of all that NudeNet finds at 320 (58 against 13 ms in bfloat16), which includes faces
-that are large and seen from the front. Pictures that leave the service are searched for faces in
-any case, when they leave (`operators.thumbnail`).
+It runs only where the settings list it: looking for faces at 640 pixels takes four to five times
+the processor time of all that NudeNet finds at 320 (58 against 13 ms in bfloat16), which includes
+faces that are large and seen from the front. Pictures that leave the service are searched for faces
+in any case, when they leave (`operators.thumbnail`).
 """
 
 from __future__ import annotations

@@ -239,7 +239,8 @@ async def test_bans_travel_from_the_command_line_to_workers_and_back(
 
         producer = AIOKafkaProducer(**broker.kafka.producer_options())
         await producer.start()
-        for key, value in ((b"junk", b"{}"), (f"pdq:terror:{A}".encode(), b"junk"), (b"list:", b"x")):
+        pdq_key = f"pdq:terror:{A}".encode()
+        for key, value in ((b"junk", b"{}"), (pdq_key, b"junk"), (b"list:", b"x")):
             await producer.send_and_wait(broker.kafka.topics.bans, value, key=key)
         await producer.stop()
         refused = "imagewire_ban_records_refused_total"
