@@ -52,10 +52,11 @@ class ModelsAlone(Worker):
     A lap's order has `first` and `count` (numbers of photos), `batch`, and `what`:
 
     - `operators`: the whole chain over decoded photos;
+    - `operators side by side`: the same with every copy of the models on a batch of its own;
     - `operator NAME`: one operator;
     - `in turn`: each batch is decoded, then goes through the chain;
     - `overlapped`: while a batch is in the chain, a thread decodes the next;
-    - `side by side`: the same with every copy of the models at work on a batch of its own.
+    - `side by side`: the same with every copy of the models.
 
     The answer has `times`, one for each photo: when its batch was done, in seconds.
     """
@@ -90,6 +91,10 @@ class ModelsAlone(Worker):
             case ["operators"]:
                 self._decode(frames)
                 ends = list(self._back_to_back(batches))
+            case ["operators", "side", "by", "side"]:
+                self._decode(frames)
+                with ThreadPoolExecutor(self._chain.count) as models:
+                    ends = sorted(models.map(self._process, batches))
             case ["operator", name]:
                 self._decode(frames)
                 ends = list(self._alone(batches, name))

@@ -3,10 +3,9 @@
 Operators alternate between networks, which use every core for a moment, and Python (boxes, lines,
 non-maximum suppression), which uses one. And a network that has divided its work over all cores
 waits at the end of every layer for the slowest, which is the one that a decoder, the broker or a
-store has just interrupted. Copies that compute on fewer cores each have neither loss: measured on
-two cores, two copies with one core each do 1.15 times the images of one copy with both, and with
-the reading of text 1.4 times (`python -m bench --only ceiling`). A batch that is alone on the
-device still gets every core, so a single image waits no longer.
+store has just interrupted. Copies that compute on fewer cores each have neither loss
+(`bench/RESULTS.md` has the measurements, under ceiling). A batch that is alone on the device still
+gets every core, so a single image waits no longer.
 """
 
 from __future__ import annotations

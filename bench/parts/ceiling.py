@@ -21,6 +21,7 @@ from bench.testbed import steady_rate
 from operators.registry import BUILT_IN
 
 WHOLE = "operators"
+COPIES = "operators side by side"
 _DIFFERENT = 32
 """Pictures before they repeat. A lap is a whole number of rounds, so that every lap has the same
 work whichever photo it begins with: what is written in a picture decides how long reading takes."""
@@ -28,6 +29,11 @@ BATCHES = (1, 4, 8, 16, 32)
 _MORE_ON_GPU = (64,)
 _PHOTOS, _PHOTOS_ON_GPU = 32, 512
 """In a lap; with a warm-up of one batch before the clock starts."""
+
+_LABELS = {
+    WHOLE: "**all of them, and the policy**",
+    COPIES: "the same, as many copies of the models side by side as a worker has",
+}
 
 Rates = dict[str, dict[int, list[float]]]
 """Images a second by what runs and batch size, one for each repeat."""
@@ -43,18 +49,18 @@ def run(options: Options) -> Report:
 
 
 async def _run(options: Options, directory: Path) -> Rates:
-    kinds = [*(f"operator {name}" for name in BUILT_IN), WHOLE]
+    kinds = [*(f"operator {name}" for name in BUILT_IN), WHOLE, COPIES]
     batches, photos, repeats = BATCHES, _PHOTOS, options.repeats
     if gpu := on_gpu(options.device):
         batches, photos = BATCHES + _MORE_ON_GPU, _PHOTOS_ON_GPU
     settings = {"IMAGEWIRE_MODELS__DEVICE": options.device}
     if options.quick:
-        kinds, batches, photos, repeats = ["operator embedding", WHOLE], (1, 2), 4, 1
+        kinds, batches, photos, repeats = ["operator embedding", WHOLE, COPIES], (1, 2), 4, 1
         settings["IMAGEWIRE_OPERATORS__TEXT__ENABLED"] = "false"
     rates: Rates = {kind: {batch: [] for batch in batches} for kind in kinds}
     async with models_alone(directory, settings, different=_DIFFERENT) as models:
         for kind in kinds:
-            slow = kind in (WHOLE, "operator text") and not gpu
+            slow = kind in (WHOLE, COPIES, "operator text") and not gpu
             for batch in batches:
                 if slow and batch < 4 and not options.quick:
                     continue  # minutes for what is known to be slower
@@ -73,8 +79,11 @@ async def _run(options: Options, directory: Path) -> Rates:
 
 
 async def _lap(models: Contestant, kind: str, batch: int, photos: int) -> float:
-    lap = await models.lap(what=kind, batch=batch, first=0, count=photos + batch)
-    return steady_rate(lap["times"], batch - 1)
+    # Copies finish their first batches together, and their last ones one after the other: so they
+    # have twice the work.
+    warm_up, rounds = (2 * batch, 2) if kind == COPIES else (batch, 1)
+    lap = await models.lap(what=kind, batch=batch, first=0, count=rounds * photos + warm_up)
+    return steady_rate(lap["times"], warm_up - 1)
 
 
 def _best(rates: Rates, kind: str) -> tuple[int, list[float]]:
@@ -95,12 +104,15 @@ def _report(rates: Rates) -> Report:
         "|---" * (len(rates[WHOLE]) + 2) + "|",
     ]
     for kind, by_batch in rates.items():
-        name = "default_set" if kind == WHOLE else kind.split()[1]
+        name = {WHOLE: "default_set", COPIES: "copies"}.get(kind, kind.split()[-1])
         size, values = _best(rates, kind)
         figures.append(figure(f"ceiling_{name}", values, unit="images/s", note=f"batch {size}"))
         cells = [f"{found[0]:.1f}" if found else "–" for found in by_batch.values()]
-        label = "**all of them, and the policy**" if kind == WHOLE else f"`{name}`"
+        label = _LABELS.get(kind, f"`{name}`")
         lines.append(f"| {label} | {' | '.join(cells)} | {statistics.median(values):.1f} |")
+    alone, copies = (_best(rates, kind)[1] for kind in (WHOLE, COPIES))
+    ratios = [many / one for many, one in zip(copies, alone, strict=True)]
+    figures.append(figure("ceiling_copies_over_one", ratios))
     return Report(
         "Ceiling: what the models do by themselves",
         "make bench ONLY=ceiling",

@@ -49,6 +49,7 @@ def test_points_are_filled_in_with_the_payload_and_the_indexes_of_the_sink(tmp_p
         assert collection.config.size == DIMENSION
         info = collection.shard.info()
         assert info.points_count == 1_200
-        assert set(info.payload_schema) == {"feed", "event_time", "verdict", "labels"}
+        indexed = {"feed", "event_time", "stored_at", "verdict", "labels"}
+        assert set(info.payload_schema) == indexed
     finally:
         store.close()

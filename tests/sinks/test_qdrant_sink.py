@@ -187,6 +187,7 @@ async def test_what_was_found_can_be_shown(settings: QdrantSettings) -> None:
     await stored(settings, [frame, inline])
     async with VectorReader(settings) as reader:
         shown, other = await reader.search(vector=[1.0, 0, 0, 0])
+    assert shown.payload.pop("stored_at") > "2026-01-01"
     assert shown.payload == {
         "content_id": "cd" * 32,
         "feed": "gate",

@@ -57,6 +57,7 @@ def _payload(number: int, now: datetime) -> dict[str, Any]:
         "content_id": f"{number:064x}",
         "feed": f"feed-{number % FEEDS}",
         "event_time": (now - timedelta(seconds=number)).isoformat(timespec="milliseconds"),
+        "stored_at": now.isoformat(timespec="milliseconds"),
         "verdict": "allow",
         "labels": ["FACE_FEMALE", "FEET_COVERED"],
         "uri": f"https://camera.example/{number}.jpg",
