@@ -14,6 +14,7 @@ import contextlib
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
@@ -51,12 +52,19 @@ class Replicas:
             raise ValueError(f"there are {len(chains)} chains and {threads} threads; each needs 1")
         self._chains = tuple(chains)
         self._device = device
-        self._threads = threads
+        self._share = max(1, threads // len(chains))
+        # Every thread that computes on several cores keeps its helpers, and once there are more of
+        # all of them than cores, OpenMP lets them sleep at each barrier instead of spinning. Linux
+        # then wakes a helper on the core of whom it waits for: on two cores a lone image took twice
+        # as long. So only the first copy ever spreads out, by as much as the others leave.
+        self._widest = max(self._share, threads - (len(chains) - 1) * (self._share - 1))
+        self._threads = [ThreadPoolExecutor(1, f"models-{number}") for number in range(len(chains))]
         self._busy = 0
         self._lock = threading.Lock()
         self._streams: dict[OperatorChain, torch.cuda.Stream] = {}
-        # The last one used comes first: its memory is still in the processor's caches.
-        self._idle: queue.LifoQueue[OperatorChain] = queue.LifoQueue()
+        # Numbers of idle copies. The first goes first: it may take all cores, and its memory is in
+        # the processor's caches.
+        self._idle: queue.PriorityQueue[int] = queue.PriorityQueue()
 
     @property
     def count(self) -> int:
@@ -73,21 +81,23 @@ class Replicas:
         Raises:
             OperatorError, models.ModelError
         """
-        # Runtimes that keep threads of their own take as many as torch has now.
-        if self.count > 1:
-            self._take_threads(self.count)
         ready: list[OperatorChain] = []
         try:
-            for chain in self._chains:
-                with self._on_own_stream(chain, ()):
-                    chain.setup()
+            for number, chain in enumerate(self._chains):
+                self._threads[number].submit(self._setup, chain).result()
                 ready.append(chain)
         except BaseException:
             for chain in ready:
                 chain.close()
             raise
-        for chain in ready:
-            self._idle.put(chain)
+        for number in range(self.count):
+            self._idle.put(number)
+
+    def _setup(self, chain: OperatorChain) -> None:
+        # Runtimes that keep threads of their own take as many as torch has now.
+        self._take_threads(self._share)
+        with self._on_own_stream(chain, ()):
+            chain.setup()
 
     def analyse(self, frames: Sequence[Frame]) -> OutOfMemory | None:
         """See `OperatorChain.analyse`; waits while every copy is at work.
@@ -95,19 +105,24 @@ class Replicas:
         Raises:
             DeviceLostError
         """
-        chain = self._idle.get()
+        number = self._idle.get()
         with self._lock:
             self._busy += 1
-            at_work = self._busy
+            alone = self._busy == 1
+        width = self._widest if alone and number == 0 else self._share
         try:
-            if self.count > 1:
-                self._take_threads(at_work)
-            with self._on_own_stream(chain, frames):
-                return chain.analyse(frames)
+            # In the thread that has always run this copy: see `__init__`.
+            return self._threads[number].submit(self._analyse, number, width, frames).result()
         finally:
             with self._lock:
                 self._busy -= 1
-            self._idle.put(chain)
+            self._idle.put(number)
+
+    def _analyse(self, number: int, width: int, frames: Sequence[Frame]) -> OutOfMemory | None:
+        self._take_threads(width)
+        chain = self._chains[number]
+        with self._on_own_stream(chain, frames):
+            return chain.analyse(frames)
 
     def recognise(self, frames: Sequence[Frame]) -> list[Frame]:
         """See `OperatorChain.recognise`; what is banned, all copies know."""
@@ -162,11 +177,13 @@ class Replicas:
         """Release every copy."""
         for chain in self._chains:
             chain.close()
+        for thread in self._threads:
+            thread.shutdown()
 
-    def _take_threads(self, at_work: int) -> None:
-        """Give this thread its share of the cores. torch keeps the number for each thread."""
-        if not self._device.is_cuda:
-            torch.set_num_threads(max(1, self._threads // at_work))
+    def _take_threads(self, number: int) -> None:
+        """Let networks in this thread compute on `number` cores; torch keeps it for each thread."""
+        if not self._device.is_cuda and torch.get_num_threads() != number:
+            torch.set_num_threads(number)
 
     @contextlib.contextmanager
     def _on_own_stream(self, chain: OperatorChain, frames: Sequence[Frame]) -> Iterator[None]:
