@@ -203,14 +203,18 @@ class MicroBatcher:
         """Look again whether a batch may leave."""
         self._arrived.set()
 
-    async def take(self) -> list[Frame]:
+    async def take(self, at_least: int = 1) -> list[Frame]:
         """Wait until a batch closes and take it. Call when the device is free.
+
+        Args:
+            at_least: wait until so many frames are there, too.
 
         Returns:
             At least one frame; an empty list only after `close`, when nothing is left.
         """
         while True:
-            closes_at = self._queue.closes_at()
+            enough = self._closed or len(self._queue) >= at_least
+            closes_at = self._queue.closes_at() if enough else None
             if closes_at is not None and (self._closed or closes_at <= self._clock()):
                 batch = self._queue.cut()
                 self._left.set()

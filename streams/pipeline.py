@@ -108,7 +108,7 @@ class Pipeline:
                 lane is Lane.LIVE or self._to_device.has_room(lane, batch.max_batch)
             ),
         )
-        # One batch on its way to each copy of the models, and one being decoded behind them.
+        # One batch for each copy of the models, and one that is decoded behind them.
         self._to_device = MicroBatcher(
             BatchLimits(
                 max_batch=batch.max_batch,
@@ -175,8 +175,7 @@ class Pipeline:
             DeviceLostError: the accelerator cannot be used any more.
             DeadLetterError: a frame can be stored nowhere.
         """
-        # The decoder parallelises within a batch itself; a copy of the models takes one batch at a
-        # time. The policy has a thread of its own, so that the device need not wait for it.
+        # The policy has a thread of its own, so that the device need not wait for it.
         names = {"decode": 1, "device": self._batches_at_once, "policy": 1}
         threads = [ThreadPoolExecutor(count, name) for name, count in names.items()]
         loop = asyncio.get_running_loop()
@@ -190,7 +189,7 @@ class Pipeline:
                     "deliver": self._delivery.run(),
                     "decode": self._decode_batches(threads[0]),
                     **{
-                        f"device {number}": self._analyse_batches(threads[1])
+                        f"device {number}": self._analyse_batches(threads[1], number)
                         for number in range(self._batches_at_once)
                     },
                     "policy": self._decide_batches(threads[2]),
@@ -309,11 +308,12 @@ class Pipeline:
             if not frame.failed:
                 await self._to_device.put(frame)
 
-    async def _analyse_batches(self, thread: ThreadPoolExecutor) -> None:
+    async def _analyse_batches(self, thread: ThreadPoolExecutor, number: int) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            self._to_device.limit_to(self._lessons.limit())
-            frames = self._still_ours(await self._to_device.take())
+            self._to_device.limit_to(limit := self._lessons.limit())
+            # One copy with all cores does a few images sooner; the others help with whole batches.
+            frames = self._still_ours(await self._to_device.take(limit if number else 1))
             self._to_decode.wake()
             if not frames:
                 continue

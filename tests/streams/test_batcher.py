@@ -446,3 +446,26 @@ def test_no_frame_waits_past_its_cap_while_the_device_is_free(
     assert len(out) == len(set(out)) == len(frames)
     for lane in Lane:
         assert [f for f in out if f.lane is lane] == [f for f in frames if f.lane is lane]
+
+
+async def test_whoever_waits_for_a_whole_batch_leaves_smaller_ones_to_others() -> None:
+    batcher = MicroBatcher(BatchLimits(max_batch=3), size_of, max_frames=9, max_bytes=99)
+    helper = asyncio.create_task(batcher.take(at_least=3))
+    for _ in range(2):
+        await batcher.put(frame())
+        await asyncio.sleep(0)
+    assert not helper.done()
+    assert len(await batcher.take()) == 2
+    for _ in range(3):
+        await batcher.put(frame())
+    assert len(await asyncio.wait_for(helper, 30)) == 3
+
+
+async def test_at_the_end_nobody_waits_for_a_whole_batch() -> None:
+    batcher = MicroBatcher(BatchLimits(max_batch=3), size_of, max_frames=9, max_bytes=99)
+    helper = asyncio.create_task(batcher.take(at_least=3))
+    await batcher.put(frame())
+    await asyncio.sleep(0)
+    batcher.close()
+    assert len(await asyncio.wait_for(helper, 30)) == 1
+    assert await asyncio.wait_for(batcher.take(at_least=3), 30) == []
