@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,9 @@ class ModelsAlone(Worker):
 
     def _sinks(self) -> list[Sink]:
         return [NoSink()]
+
+    async def _follow_topics(self, stack: AsyncExitStack) -> bool:
+        return True  # there is no Kafka
 
     async def _stream(self, pipeline: Pipeline) -> None:
         decoder = pipeline._decoder

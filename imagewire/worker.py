@@ -156,14 +156,7 @@ class Worker:
             sinks = self._sinks()
             if not await self._unless_stopped(self._open_stores(sinks, stack)):
                 return
-            self._beside(self._people.run(), "people", stack)
-            self._beside(self._bans.run(), "bans", stack)
-            self._beside(self._policies.run(), "policy", stack)
-            if not await self._unless_stopped(self._know_policy()):
-                return
-            if not await self._unless_stopped(self._know_people()):
-                return
-            if not await self._unless_stopped(self._know_bans()):
+            if not await self._follow_topics(stack):
                 return
             fetcher = await stack.enter_async_context(Fetcher(settings.fetch))
             limits = settings.decode.limits(settings.fetch.max_bytes)
@@ -191,6 +184,17 @@ class Worker:
                 known=self._chain if settings.bans.enabled else None,
             )
             await self._stream(self._pipeline)
+
+    async def _follow_topics(self, stack: AsyncExitStack) -> bool:
+        """Know the policy, people's decisions and bans before the first image, and keep up with
+        them; returns whether there was no stop meanwhile."""
+        self._beside(self._people.run(), "people", stack)
+        self._beside(self._bans.run(), "bans", stack)
+        self._beside(self._policies.run(), "policy", stack)
+        for known in (self._know_policy, self._know_people, self._know_bans):
+            if not await self._unless_stopped(known()):
+                return False
+        return True
 
     async def _load_models(self, stack: AsyncExitStack) -> None:
         # In a thread: loading takes seconds that the endpoint should not be silent for.

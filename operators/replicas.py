@@ -4,7 +4,7 @@ Operators alternate between networks, which use every core for a moment, and Pyt
 non-maximum suppression), which uses one. And a network that has divided its work over all cores
 waits at the end of every layer for the slowest, which is the one that a decoder, the broker or a
 store has just interrupted. Copies that compute on fewer cores each have neither loss
-(`bench/RESULTS.md` has the measurements, under ceiling). A batch that is alone on the device still
+(`make bench ONLY=ceiling` measures by how much). A batch that is alone on the device still
 gets every core, so a single image waits no longer.
 """
 
