@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -43,6 +44,7 @@ class Probe(Operator):
         assert self.at_work.acquire(blocking=False), "two batches in one copy"
         try:
             self.threads.append(torch.get_num_threads())
+            time.sleep(0.0005)  # long enough to be met by another batch
             if self.barrier is not None:
                 self.barrier.wait(60)
         finally:
@@ -74,16 +76,22 @@ def test_as_many_batches_are_analysed_at_once_as_there_are_copies() -> None:
     copies.setup()
     for probe in probes:
         probe.barrier = barrier
+    batches = [batch(number) for number in range(3)]
     with ThreadPoolExecutor(3) as pool:
-        list(pool.map(copies.analyse, [batch(number) for number in range(3)]))
+        list(pool.map(copies.analyse, batches))
+    # One that had to wait for another would have waited at the barrier in vain.
+    assert [frame.failure for frames in batches for frame in frames] == [None] * 3
     assert [len(probe.threads) for probe in probes] == [1, 1, 1]
 
 
 def test_no_copy_has_two_batches_at_a_time() -> None:
     copies = replicas([Probe(None), Probe(None)])
     copies.setup()
+    batches = [batch(number) for number in range(200)]
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(copies.analyse, [batch(number) for number in range(200)]))
+        list(pool.map(copies.analyse, batches))
+    # A chain makes a dead letter of what an operator raises.
+    assert [frame.failure for frames in batches for frame in frames] == [None] * 200
 
 
 def test_a_batch_that_is_alone_has_every_core() -> None:
