@@ -23,10 +23,9 @@ class OperatorError(Exception):
 class Operator(ABC):
     """Looks at batches of frames and writes what it sees into their findings.
 
-    An instance has one batch at a time, not always in the same thread. Where all operators depend
-    on content only, several instances may share the work (`models.replicas`). `setup` runs once
-    before the first batch and is the place to load models; `process` runs once a batch; `close`
-    releases what `setup` took.
+    `setup` runs once before the first batch and is the place to load models; `process` runs once a
+    batch, one at a time and in the thread of `setup`; `close` releases what `setup` took. Where all
+    operators depend on content only, several instances may share the work (`models.replicas`).
 
     Attributes:
         name: the name under which the operator stands in settings, metrics and dead letters.
