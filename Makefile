@@ -83,7 +83,7 @@ audit:  ## known vulnerabilities of what the lock names (asks pypi.org)
 
 lock: $(VENV)/installed  ## resolve the dependencies anew
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade \
-	    --extra demo --extra dev --group faces pyproject.toml -o $(LOCK)
+	    --extra demo --extra dev --group faces --group explain pyproject.toml -o $(LOCK)
 
 clean:  ## remove the environment and what tools left behind
 	rm -rf $(VENV) $(VENV)-audit build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -22,7 +22,7 @@ _PACKAGES = (
     "onnxruntime",
     "opencv-python-headless",
     "ultralytics-opencv-headless",
-    "chdb",
+    "chdb-core",
     "clickhouse-connect",
     "qdrant-client",
     "qdrant-edge-py",
