@@ -17,11 +17,11 @@ from typing import Any
 
 import torch
 
+import imagewire.model_copies as model_copies
 import imagewire.worker as product
 from bench.laps import Stopwatch, run_laps
 from bench.no_sink import NoSink
 from imagewire.settings import Settings, load_settings
-from operators.chain import OperatorChain
 from operators.decode import DecodeLimits
 from operators.decoder import Decoder, Encoded
 from operators.embedding import EmbeddingOperator
@@ -105,23 +105,22 @@ class EmptyWorker(product.Worker):
     def __init__(self, settings: Settings, *, sinks: bool, policy: bool) -> None:
         super().__init__(settings)
         self._without_sinks = not sinks
-        operators = self._chain.operators
-        rules = self._policy if policy else Policy((), "no-rules")
-        self._chain = OperatorChain(operators, rules, self._observe)
+        if not policy:
+            self._chain.use_policy(Policy((), "no-rules"))
 
     def _sinks(self) -> list[Sink]:
         return [NoSink()] if self._without_sinks else super()._sinks()
 
 
-def _parts_that_do_nothing() -> None:
+def parts_that_do_nothing() -> None:
     """Put them where the product's worker takes its decoder and operators from."""
-    build = product.build_operators
+    build = model_copies.build_operators
 
     def operators(config: Any, device: Any, catalog: Any) -> list[Any]:
         build({}, device, catalog)  # it checks the device and the catalogue as ever
         return [EmptyOperator({}, device, catalog)]
 
-    product.build_operators = operators
+    model_copies.build_operators = operators
     product.make_decoder = lambda *arguments, **named: EmptyDecoder()
 
 
@@ -172,5 +171,5 @@ async def _watch_ledger(worker: EmptyWorker, watch: Stopwatch) -> None:
 if __name__ == "__main__":
     argparse.ArgumentParser(description=__doc__).parse_args()
     torch.set_num_threads(1)
-    _parts_that_do_nothing()
+    parts_that_do_nothing()
     run_laps(lap)
