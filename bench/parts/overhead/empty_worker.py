@@ -13,6 +13,7 @@ import asyncio
 import hashlib
 import random
 from collections.abc import Iterator, Sequence
+from contextlib import AsyncExitStack
 from typing import Any
 
 import torch
@@ -107,6 +108,10 @@ class EmptyWorker(product.Worker):
         self._without_sinks = not sinks
         if not policy:
             self._chain.use_policy(Policy((), "no-rules"))
+
+    async def _follow_topics(self, stack: AsyncExitStack) -> bool:
+        # The Kafka sink makes the topics of bans, reviews and the policy; without it none is there.
+        return self._without_sinks or await super()._follow_topics(stack)
 
     def _sinks(self) -> list[Sink]:
         return [NoSink()] if self._without_sinks else super()._sinks()
