@@ -20,7 +20,7 @@ import pytest
 sys.path.append(str(Path(__file__).parent / "servers"))
 
 from front_process import ClickHouseServer, QdrantServer, clickhouse_server, qdrant_server
-from shared_broker import SharedBroker, missing, shared_broker
+from shared_broker import SharedBroker, broker_at_hand, missing, shared_broker
 
 
 @pytest.fixture(scope="session")
@@ -53,9 +53,17 @@ def tansu_broker(run_directory: Path) -> Iterator[SharedBroker]:
         yield broker
 
 
-@pytest.fixture(scope="session", params=["apache", "tansu"])
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A module that promises something of each broker says so: `BROKERS = BOTH`."""
+    for fixture in ("kafka_broker", "up"):
+        if fixture in metafunc.fixturenames:
+            brokers = getattr(metafunc.module, "BROKERS", None) or (broker_at_hand(),)
+            metafunc.parametrize(fixture, brokers, indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
 def kafka_broker(request: pytest.FixtureRequest) -> SharedBroker:
-    """Each broker in turn: `address`, `name`, `durable`, `supports_idempotence`."""
+    """The broker of this test: `address`, `name`, `durable`, `supports_idempotence`."""
     broker = request.getfixturevalue(
         {"apache": "apache_kafka", "tansu": "tansu_broker"}[request.param]
     )

@@ -1,4 +1,4 @@
-"""One running `imagewire up` for each broker, and records of every kind that it was given.
+"""One running `imagewire up` for each broker asked for, and records of every kind that it got.
 
 Starting everything takes a while, so tests share it: they are in the xdist group `end-to-end`,
 which keeps them on one test process, and each keeps to a feed of its own.
@@ -32,7 +32,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session", params=["apache", "tansu"])
+@pytest.fixture(scope="session")
 def up(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, photos: Path
 ) -> Iterator[RunningUp]:

@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from shared_broker import SharedBroker, missing
+from shared_broker import BOTH, SharedBroker, missing
 
 from imagewire.embedded.broker import BrokerError, ExternalBroker
 from imagewire.embedded.broker_choice import choose_broker
 from imagewire.embedded.kafka import ApacheKafka
 from imagewire.embedded.ports import free_port
+
+BROKERS = BOTH
 
 LARGE = 33 * 1024 * 1024
 

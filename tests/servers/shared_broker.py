@@ -49,6 +49,15 @@ class SharedBroker:
         return f"{self.name} at {self.address}"
 
 
+BOTH = ("apache", "tansu")
+"""For a test module's `BROKERS`: what is promised on either broker."""
+
+
+def broker_at_hand() -> str:
+    """The one that tests run on where nothing is promised of each: Apache Kafka if it can run."""
+    return "tansu" if missing("apache") and not os.environ.get("CI") else "apache"
+
+
 def missing(name: str) -> str | None:
     """Why the broker cannot run here, or None if it can."""
     if name != "apache":

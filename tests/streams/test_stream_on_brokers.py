@@ -15,13 +15,14 @@ from typing import Any
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from faulty_parts import until
-from shared_broker import SharedBroker
+from shared_broker import BOTH, SharedBroker
 from stream_worker import StreamWorker, kafka_settings, running
 
 from operators.frame import Frame, Lane
 from sinks.kafka.settings import KafkaSettings
 from sinks.kafka.topics import ensure_topics
 
+BROKERS = BOTH
 pytestmark = pytest.mark.kafka
 PARTITIONS = 2
 
