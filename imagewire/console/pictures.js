@@ -1,0 +1,104 @@
+/**
+ * Pictures by way of the API: fetched with the key (an <img> could not send one), a few at a time, so
+ * that a wall of them leaves room for everything else, and kept for a while for whoever comes back.
+ */
+
+import { address, apiKey, queryOf, request } from "./api.js";
+import { icon } from "./components/icons.js";
+import { skeleton } from "./components/states.js";
+import { fill, h } from "./dom.js";
+
+/** Browsers open six connections to an address of HTTP/1.1; one is the stream's, two are for questions. */
+const AT_ONCE = 3;
+/** About 12 kB each at the size of a tile. */
+const KEPT = 400;
+const KEPT_UP_TO_BYTES = 100_000;
+
+const waiting = [];
+const kept = new Map();
+let running = 0;
+
+/** How many pictures are being fetched or wait for it: a wall adds no more than can be shown. */
+export const picturesUnderWay = () => running + waiting.length;
+
+/** The bytes of a picture as a Blob. `query` as the route takes it (size, unblurred, label, …). */
+export async function pictureBlob(id, { what = "picture", query, signal } = {}) {
+  const path = address`v1/images/${id}/` + what;
+  const name = `${apiKey()} ${path}${queryOf(query)}`;
+  const found = kept.get(name);
+  if (found) return found;
+  const release = await turn(signal);
+  try {
+    const response = await request(path, { query, signal, accept: "image/webp, image/*" });
+    const blob = await response.blob();
+    if (blob.size <= KEPT_UP_TO_BYTES && !query?.unblurred) keep(name, blob);
+    return blob;
+  } finally {
+    release();
+  }
+}
+
+function keep(name, blob) {
+  kept.set(name, blob);
+  if (kept.size > KEPT) kept.delete(kept.keys().next().value);
+}
+
+function turn(signal) {
+  return new Promise((resolve, reject) => {
+    const start = () => {
+      signal?.removeEventListener("abort", leave);
+      running += 1;
+      resolve(() => { running -= 1; waiting.shift()?.(); });
+    };
+    const leave = () => {
+      const place = waiting.indexOf(start);
+      if (place >= 0) waiting.splice(place, 1);
+      reject(signal.reason);
+    };
+    if (signal?.aborted) return void reject(signal.reason);
+    if (running < AT_ONCE) return start();
+    signal?.addEventListener("abort", leave, { once: true });
+    waiting.push(start);
+  });
+}
+
+/**
+ * A place that shows the picture once it is there, and in words why it is not otherwise.
+ *
+ * Options: `what`, `query`, `signal` as above; `alt`; `onshown(image)`; `onfailed(problem)`.
+ */
+export function picture(id, { alt = "", onshown, onfailed, ...options } = {}) {
+  const place = h("span", { class: "picture" }, skeleton({ height: "100%" }));
+  showIn(place, id, { alt, onshown, onfailed, ...options });
+  return place;
+}
+
+/** The same in an element that exists; what it shows stays until the new picture is there. */
+export async function showIn(place, id, { alt = "", onshown, onfailed, ...options } = {}) {
+  try {
+    const image = await decodedImage(await pictureBlob(id, options), alt);
+    if (options.signal?.aborted) return;
+    fill(place, image);
+    onshown?.(image);
+  } catch (problem) {
+    if (options.signal?.aborted) return;
+    fill(place, h("span", { class: "picture-missing" }, icon("hidden"), h("span", {}, shortReason(problem))));
+    onfailed?.(problem);
+  }
+}
+
+async function decodedImage(blob, alt) {
+  const image = h("img", { alt, decoding: "async", draggable: "false" });
+  const source = URL.createObjectURL(blob);
+  try {
+    image.src = source;
+    await image.decode();
+  } finally {
+    URL.revokeObjectURL(source);
+  }
+  return image;
+}
+
+function shortReason(problem) {
+  return problem.status ? problem.message : "The picture cannot be shown";
+}
