@@ -14,6 +14,7 @@ import pytest
 
 from operators.findings import Embedding, Findings
 from operators.frame import Frame, Origin
+from sinks.clickhouse.connection import connect
 from sinks.clickhouse.projections import COUNT, PROJECTION, projected, signs
 from sinks.clickhouse.reader import ClickHouseReader
 from sinks.clickhouse.settings import ClickHouseSettings
@@ -158,3 +159,45 @@ def test_the_projection_is_the_same_everywhere_and_for_ever() -> None:
     values = np.array([projected(vector) for vector in unit_vectors(200).tolist()])
     assert abs(values.mean()) < 0.1
     assert values.std() == pytest.approx(1, rel=0.1)
+
+
+def test_reliability_counts_what_people_said_of_each_tenth(
+    database: tuple[ClickHouseSettings, dict[str, Any]],
+) -> None:
+    """Three decisions on pictures that score 0.5: one names the label, one does not, and one blocks
+    without a reason that the model could have seen."""
+    settings = database[0]
+    at = time.time_ns() // 1_000_000
+    rows = [
+        [f"pictures-5-{number}", "pictures", decision, labels, at, str(number), audited]
+        for number, (decision, labels, audited) in enumerate(
+            [
+                ("block", ["nsfw"], ["r"]),
+                ("allow", [], ["r"]),
+                ("block", [], ["r"]),
+                ("allow", [], []),
+            ]
+        )
+    ]
+    client = connect(settings)
+    client.insert(
+        f"{settings.database}.reviews_raw",
+        rows,
+        column_names=[
+            *("image_id", "feed", "decision", "labels", "decided_at", "decision_id"),
+            "audited_rules",
+        ],
+        column_type_names=[
+            *("String", "LowCardinality(String)", "Enum8('allow' = 1, 'block' = 3)"),
+            *("Array(LowCardinality(String))", "DateTime64(3, 'UTC')", "String"),
+            "Array(LowCardinality(String))",
+        ],
+    )
+    client.close()
+    with ClickHouseReader(settings) as reader:
+        found = reader.query("SELECT * FROM reliability ORDER BY audited").to_pylist()
+    shared = {"model": "open-nsfw@1", "name": "nsfw", "tenth": 5, "mean_score": 0.5}
+    assert found == [
+        shared | {"audited": 0, "images": 1, "true_share": 0.0},
+        shared | {"audited": 1, "images": 2, "true_share": 0.5},
+    ]
