@@ -235,15 +235,15 @@ def _json(text: str, kind: Any, missing: Any) -> Any:
         return missing
 
 
-def _score(value: float) -> float:
-    # 32 bits in the table: more digits than these are noise.
-    return round(min(max(float(value), 0.0), 1.0), 6)
+def _score(value: float | None) -> float:
+    # 32 bits in the table: more digits than these are noise. What is no number comes as None.
+    return round(min(max(float(value or 0.0), 0.0), 1.0), 6)
 
 
-def _pixel(value: float) -> float:
-    return round(float(value), 2)
+def _pixel(value: float | None) -> float:
+    return round(float(value or 0.0), 2)
 
 
-def _quad(flat: list[float]) -> Any:
+def _quad(flat: list[float | None]) -> Any:
     points = [_pixel(value) for value in flat]
     return tuple(zip(points[0::2], points[1::2], strict=True))
