@@ -26,6 +26,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from imagewire.api.settings import ApiSettings
 from imagewire.model_health_settings import ModelHealthSettings
 from imagewire.retention_settings import RetentionSettings
 from imagewire.secret_files import SecretFileError, named_by_file, read_secret_files
@@ -244,6 +245,7 @@ class Settings(BaseSettings):
         description="Receivers of verdicts, each a table [[webhooks]].",
     )
     http: HttpSettings = Field(default_factory=HttpSettings)
+    api: ApiSettings = Field(default_factory=ApiSettings)
     log: LogSettings = Field(default_factory=LogSettings)
 
     @field_validator("fetch")

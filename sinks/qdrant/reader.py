@@ -76,6 +76,15 @@ class VectorReader:
     async def close(self) -> None:
         await self._client.close()
 
+    async def check(self) -> None:
+        """Ask for something small.
+
+        Raises:
+            TransientSinkError: Qdrant cannot be reached now.
+            PermanentSinkError: it lets nobody in with these settings.
+        """
+        await self._has_collection()
+
     async def search(
         self,
         vector: Sequence[float] | None = None,
