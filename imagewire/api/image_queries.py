@@ -71,11 +71,13 @@ class KnownImage:
     Attributes:
         findings: with the original's coordinates, to draw them and to hide what they know.
         record: the findings as on the topic images.findings.
+        version: milliseconds at which its record reached Kafka.
     """
 
     image: StoredImage
     findings: Findings
     record: dict[str, Any]
+    version: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +131,8 @@ class ImageQueries:
         if not rows:
             return None
         findings = findings_of(rows[0])
-        return KnownImage(image_of(rows[0]), findings, findings_record(rows[0], findings))
+        record = findings_record(rows[0], findings)
+        return KnownImage(image_of(rows[0]), findings, record, int(rows[0]["version"]))
 
     async def by_ids(
         self, image_ids: Sequence[str], allowed: Sequence[str] = ()

@@ -38,7 +38,7 @@ Rectangle = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class Drawn:
     """What is to be drawn."""
 
     boxes: bool = True
@@ -46,7 +46,7 @@ class Shown:
     scores: bool = True
 
 
-def annotated(picture: bytes, findings: Findings, shown: Shown) -> bytes:
+def annotated(picture: bytes, findings: Findings, drawn: Drawn) -> bytes:
     """A WebP of `picture` with what was found drawn over it.
 
     Args:
@@ -59,7 +59,7 @@ def annotated(picture: bytes, findings: Findings, shown: Shown) -> bytes:
     original = findings.image
     across = width / original.width if original and original.width else 1.0
     down = height / original.height if original and original.height else 1.0
-    _Sheet(canvas).draw(findings, shown, across, down)
+    _Sheet(canvas).draw(findings, drawn, across, down)
     buffer = io.BytesIO()
     canvas.save(buffer, "WEBP", quality=_QUALITY, method=2)
     return buffer.getvalue()
@@ -76,13 +76,13 @@ class _Sheet:
         self._font = ImageFont.load_default(min(max(longer / 45, 10.0), 22.0))
         self._taken: list[Rectangle] = []
 
-    def draw(self, findings: Findings, shown: Shown, across: float, down: float) -> None:
-        if shown.text:
+    def draw(self, findings: Findings, drawn: Drawn, across: float, down: float) -> None:
+        if drawn.text:
             for line in findings.texts[:_MOST_DRAWN]:
                 corners = [(x * across, y * down) for x, y in line.quad]
                 self._draw.polygon(corners, outline=_TONES["text"][0], width=self._line)
                 self._plate(line.text, "text", _around(corners), below=True)
-        if shown.boxes:
+        if drawn.boxes:
             found = sorted(findings.objects, key=lambda each: -each.score)[:_MOST_DRAWN]
             for each in reversed(found):  # the surest on top
                 self._outline(each.box, tone(each.label), across, down)
@@ -92,7 +92,7 @@ class _Sheet:
             for face in findings.faces[:_MOST_DRAWN]:
                 self._outline(face.box, "face", across, down)
                 self._plate(f"face {face.score:.2f}", "face", _scaled(face.box, across, down))
-        if shown.scores:
+        if drawn.scores:
             self._scores(findings.scores)
 
     def _outline(self, box: Box, kind: str, across: float, down: float) -> None:

@@ -10,16 +10,19 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal
 
 from imagewire.api.kafka_record import KafkaRecords, RecordGoneError
+from imagewire.api.kept_bytes import KeptBytes
 from imagewire.api.problems import Problem
 from imagewire.settings import Settings
+from operators.frame import Origin
 from streams.fetch import Fetcher
 from streams.fetched import FetchError
+from streams.records import frame_from_record
 
 if TYPE_CHECKING:
     from operators.findings import Findings
@@ -28,8 +31,15 @@ if TYPE_CHECKING:
 _KEPT_BYTES = 96 * 1024 * 1024
 """Encoded pictures kept: a person who looks at one asks for it in several sizes."""
 _FETCHED_AT_ONCE = 16
+_Kind = Literal["small", "large", "open"]
+"""The makers: for small and for large pictures, and one that hides nothing."""
 _MOST_WAITING = 256
 """Pictures that may wait to be made small; each holds its bytes."""
+
+
+SMALL = 640
+"""Up to this longer side in pixels a picture is made by the quicker maker: finding faces takes most
+of the time, and four times as long in a picture of twice the size. Walls are made of small ones."""
 
 
 class Pictures:
@@ -42,10 +52,9 @@ class Pictures:
         self._opened = AsyncExitStack()
         self._opening = asyncio.Lock()
         self._fetching = asyncio.Semaphore(_FETCHED_AT_ONCE)
-        self._kept: OrderedDict[str, bytes] = OrderedDict()
-        self._kept_bytes = 0
+        self._kept = KeptBytes(_KEPT_BYTES)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="pictures")
-        self._makers: dict[bool, ThumbnailMaker] = {}
+        self._makers: dict[_Kind, ThumbnailMaker] = {}
         self._waiting = 0
 
     async def content(
@@ -56,12 +65,15 @@ class Pictures:
         partition: int,
         offset: int,
         content_id: str = "",
+        image_id: str = "",
     ) -> bytes:
         """The encoded bytes of a stored image.
 
         Args:
             uri: as stored; without one the bytes stand in the record at topic/partition/offset.
             content_id: SHA-256 of the bytes that were analysed, if they were.
+            image_id: whose bytes are in the record; compared with it, if given: a topic that was
+                made anew counts from 0 again.
 
         Raises:
             Problem: 404 or 410, the picture is no longer to be had, or is another one now; 502 or
@@ -69,13 +81,12 @@ class Pictures:
         """
         kept = self._kept.get(content_id) if content_id else None
         if kept is not None:
-            self._kept.move_to_end(content_id)
             return kept
         async with self._fetching:
             if uri:
                 content = await self._fetched(uri)
             else:
-                content = await self._recorded(topic, partition, offset)
+                content = await self._recorded(topic, partition, offset, image_id)
         if content_id:
             found = await asyncio.to_thread(lambda: hashlib.sha256(content).hexdigest())
             if found != content_id:
@@ -86,7 +97,7 @@ class Pictures:
                     "what is now at the image's address is not what was analysed, so it is not "
                     "shown",
                 )
-            self._keep(content_id, content)
+            self._kept.put(content_id, content)
         return content
 
     async def thumbnail(
@@ -148,25 +159,26 @@ class Pictures:
                 reason=error.reason,
             ) from error
 
-    async def _recorded(self, topic: str, partition: int, offset: int) -> bytes:
+    async def _recorded(self, topic: str, partition: int, offset: int, image_id: str) -> bytes:
+        gone = Problem(
+            410,
+            "picture-gone",
+            "The picture is gone",
+            "the picture came on Kafka, which no longer has it",
+        )
+        topics = self._settings.kafka.topics
+        if topic not in (topics.images, topics.bulk):
+            raise gone
         try:
             record = await self._records.read(topic, partition, offset)
         except RecordGoneError as error:
-            raise Problem(
-                410,
-                "picture-gone",
-                "The picture is gone",
-                "the picture came on Kafka, which no longer has it",
-            ) from error
-        return bytes(record.value or b"")
-
-    def _keep(self, content_id: str, content: bytes) -> None:
-        if content_id not in self._kept and len(content) <= _KEPT_BYTES // 4:
-            self._kept[content_id] = content
-            self._kept_bytes += len(content)
-        while self._kept_bytes > _KEPT_BYTES:
-            _, oldest = self._kept.popitem(last=False)
-            self._kept_bytes -= len(oldest)
+            raise gone from error
+        place = Origin(topic, partition, offset, record.timestamp or 0)
+        origin = replace(place, key=record.key, value=record.value, headers=tuple(record.headers))
+        frame = await asyncio.to_thread(frame_from_record, origin)
+        if frame.content is None or image_id not in ("", frame.image_id):
+            raise gone
+        return frame.content
 
     # in the thread
 
@@ -188,7 +200,8 @@ class Pictures:
                 "The request is not valid",
                 f"size is {size}: 1 to {LARGEST} pixels are possible",
             )
-        made = self._maker(unblurred).make([Shown(content, findings, hidden)], [size])[0]
+        kind: _Kind = "open" if unblurred else "small" if size <= SMALL else "large"
+        made = self._maker(kind).make([Shown(content, findings, hidden)], [size])[0]
         if isinstance(made, Failure):
             raise Problem(
                 422,
@@ -199,16 +212,16 @@ class Pictures:
             )
         return made.thumbnails[0]
 
-    def _maker(self, unblurred: bool) -> ThumbnailMaker:
-        maker = self._makers.get(unblurred)
+    def _maker(self, kind: _Kind) -> ThumbnailMaker:
+        maker = self._makers.get(kind)
         if maker is None:
             from models.catalog import load_catalog
             from models.device import choose_device
-            from operators.thumbnail import ThumbnailMaker
+            from operators.thumbnail import LARGEST, ThumbnailMaker
 
             settings = self._settings
-            options = settings.privacy.model_copy(update={"blur": ()} if unblurred else {})
-            maker = self._makers[unblurred] = ThumbnailMaker(
+            options = settings.privacy.model_copy(update={"blur": ()} if kind == "open" else {})
+            maker = self._makers[kind] = ThumbnailMaker(
                 options,
                 choose_device(settings.api.device, settings.models.precision),
                 load_catalog(settings.models.catalogs),
@@ -218,6 +231,7 @@ class Pictures:
                     if name not in ("enabled", "when")
                 },
                 limits=settings.decode.limits(settings.fetch.max_bytes),
+                largest=SMALL if kind == "small" else LARGEST,
                 threads=1,
                 isolation="process",
             )
