@@ -62,14 +62,28 @@ function turn(signal) {
   });
 }
 
+/** Calls back once for each element that comes near to what is seen of the page. */
+const nearby = new Map();
+const observer = new IntersectionObserver((entries) => {
+  for (const { target, isIntersecting } of entries) {
+    if (!isIntersecting) continue;
+    observer.unobserve(target);
+    const start = nearby.get(target);
+    nearby.delete(target);
+    start?.();
+  }
+}, { rootMargin: "240px" });
+
 /**
- * A place that shows the picture once it is there, and in words why it is not otherwise.
+ * A place that shows the picture once it is in sight, and in words why not where it cannot be had.
  *
  * Options: `what`, `query`, `signal` as above; `alt`; `onshown(image)`; `onfailed(problem)`.
  */
-export function picture(id, { alt = "", onshown, onfailed, ...options } = {}) {
+export function picture(id, options = {}) {
   const place = h("span", { class: "picture" }, skeleton({ height: "100%" }));
-  showIn(place, id, { alt, onshown, onfailed, ...options });
+  nearby.set(place, () => showIn(place, id, options));
+  observer.observe(place);
+  options.signal?.addEventListener("abort", () => { observer.unobserve(place); nearby.delete(place); }, { once: true });
   return place;
 }
 

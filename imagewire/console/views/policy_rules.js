@@ -11,17 +11,17 @@ import { interval } from "./interval.js";
 export function ruleList(rules, policy) {
   const most = Math.max(...rules.map((rule) => rule.hit_rate ?? 0), 0) || 1;
   const ordered = [...rules].sort((a, b) => b.priority - a.priority || (b.fired ?? 0) - (a.fired ?? 0));
-  return h("ul", { class: "rules" }, ordered.map((rule) => h("li", {}, entry(rule, most, policy))));
+  return h("ul", { class: "policy-rules" }, ordered.map((rule) => h("li", {}, entry(rule, most, policy))));
 }
 
 function entry(rule, most, policy) {
-  return h("details", { class: "rule" },
+  return h("details", { class: "policy-rule" },
     h("summary", {},
-      h("span", { class: "rule-name" }, h("strong", {}, rule.name), badge(rule.action), limits(rule)),
-      h("span", { class: "rule-rate" }, meter((rule.hit_rate ?? 0) / most),
+      h("span", { class: "policy-rule-name" }, h("strong", {}, rule.name), badge(rule.action), limits(rule)),
+      h("span", { class: "policy-rule-rate" }, meter((rule.hit_rate ?? 0) / most),
         h("span", { class: "figures" }, rule.fired ? `${rate(rule.hit_rate)} of images` : "never fired"),
         h("span", { class: "small soft figures" }, rule.fired ? `${whole(rule.fired)} in ${spanText(policy.hours)}` : ""))),
-    h("div", { class: "rule-inside stack" },
+    h("div", { class: "policy-rule-inside stack" },
       rule.explanation && h("p", {}, rule.explanation),
       h("pre", { class: "condition", tabindex: 0, role: "group", "aria-label": `Condition of ${rule.name}` }, rule.condition),
       h("dl", { class: "facts" }, pairs(rule).map(([name, value]) => [h("dt", {}, name), h("dd", {}, value)])),

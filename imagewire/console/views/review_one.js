@@ -29,7 +29,7 @@ const LONGEST_LISTS = 12;
 export function reviewOne(place, { filters, onwaiting, signal }) {
   const skipped = new Set();
   const fields = decisionFields();
-  const stage = h("div", { class: "stage" });
+  const stage = h("div", { class: "review-stage" });
   const why = h("div", { class: "stack" });
   const layout = h("div", { class: "review-one" });
   let image = null;
@@ -48,7 +48,7 @@ export function reviewOne(place, { filters, onwaiting, signal }) {
 
   function frame() {
     fill(layout,
-      h("section", { class: "card review-picture", "aria-label": "Picture" }, stage, h("div", { class: "stage-tools row" }, boxesButton, blurButton)),
+      h("section", { class: "card review-picture", "aria-label": "Picture" }, stage, h("div", { class: "review-tools row" }, boxesButton, blurButton)),
       h("section", { class: "card review-why", "aria-label": "Why it waits" }, h("div", { class: "card-body" }, why)),
       h("section", { class: "card review-decide", "aria-label": "Decision" }, h("div", { class: "card-body stack" },
         h("div", { class: "row review-actions" }, actions, h("span", { class: "push" }), undoButton), fields.element)));

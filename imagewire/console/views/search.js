@@ -28,7 +28,7 @@ export async function show(page, { query, signal, setQuery }) {
   const status = h("p", { class: "soft figures", role: "status" });
   const filters = searchFilters({ query, feeds, onchange: () => { if (asked()) search(); else keepAddress(); } });
   const picture = pictureInput({ signal, onpicture: () => { if (mode !== "picture") pick("picture"); search(); } });
-  const id = input({ value: query.get("id") ?? "", placeholder: "such as bus-1", spellcheck: "false", autocapitalize: "off" });
+  const id = input({ value: query.get("image_id") ?? "", placeholder: "such as bus-1", spellcheck: "false", autocapitalize: "off" });
   const words = input({ type: "search", value: query.get("text") ?? "", placeholder: "words read in pictures, or what they show", maxlength: 500 });
   const asks = h("div", { class: "search-asks" });
   const body = h("div", { class: "stack loose" });
@@ -38,7 +38,7 @@ export async function show(page, { query, signal, setQuery }) {
   }
 
   function keepAddress() {
-    setQuery({ mode: mode === "picture" ? null : mode, id: mode === "id" ? id.value.trim() : null,
+    setQuery({ mode: mode === "picture" ? null : mode, image_id: mode === "id" ? id.value.trim() : null,
       text: mode === "text" ? words.value.trim() : null, ...filters.address() });
   }
 
@@ -104,7 +104,7 @@ export async function show(page, { query, signal, setQuery }) {
       return void fill(results, empty({ icon: "search", title: "Nothing like it",
         detail: "No picture that is stored comes near enough. Widen the filters, or allow a greater distance." }));
     }
-    const wall = more ? results.querySelector(".tiles") : h("ul", { class: "tiles found" });
+    const wall = more ? results.querySelector(".tiles") : h("ul", { class: "tiles found-tiles" });
     const had = wall.childElementCount;
     append(wall, found.slice(had).map((one) => foundTile(one, signal)));
     const next = Math.min(limit * 2, MOST);
@@ -126,7 +126,7 @@ export async function show(page, { query, signal, setQuery }) {
 function startMode(query) {
   const named = query.get("mode");
   if (MODES.some(([mode]) => mode === named)) return named;
-  return query.get("id") ? "id" : query.get("text") ? "text" : "picture";
+  return query.get("image_id") ? "id" : query.get("text") ? "text" : "picture";
 }
 
 /** By what pictures show, where the embedder understands words, else by what was read in them. */
@@ -147,7 +147,7 @@ function foundTile(found, signal) {
   return h("li", { class: "found-one" },
     tile(found, { signal, aside: distance === null ? undefined : h("span", { class: "figures", title: `Distance ${distance.toFixed(4)}, similarity ${found.score.toFixed(4)}` }, h("span", { class: "unseen" }, "distance "), distance.toFixed(3)) }),
     found.copies > 1 && h("span", { class: "copies", title: `${found.copies} images have the same bytes` }, `${whole(found.copies)} copies`),
-    h("a", { class: "button small icon found-more", href: hrefOf("search", "", { mode: "id", id: found.image_id }), "aria-label": `Search by ${found.image_id}`, title: "Search by this picture" }, icon("search")));
+    h("a", { class: "button small icon found-more", href: hrefOf("search", "", { image_id: found.image_id }), "aria-label": `Search by ${found.image_id}`, title: "Search by this picture" }, icon("search")));
 }
 
 function invitation(mode) {

@@ -66,7 +66,7 @@ export function duplicatesSearch({ query, feeds, signal, setQuery }) {
   }
 
   return [
-    h("section", { class: "card" }, h("form", { class: "card-body filters", onsubmit: find },
+    h("section", { class: "card" }, h("form", { class: "card-body search-filters", onsubmit: find },
       field("Feed", feed), time.element,
       h("label", { class: "field range" }, h("span", {}, "Similarity ", said), alike),
       button({ text: "Find", icon: "search", kind: "primary", type: "submit" }))),

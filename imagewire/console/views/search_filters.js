@@ -31,7 +31,7 @@ export function searchFilters({ query, feeds, onchange }) {
   const farthest = () => (distanceField.hidden || Number(distance.value) >= FARTHEST ? null : Number(distance.value));
 
   return {
-    element: h("div", { class: "filters" },
+    element: h("div", { class: "search-filters" },
       field("Feed", feed),
       h("div", { class: "field" }, h("span", { "aria-hidden": "true" }, "Verdict"),
         choice({ label: "Verdict", value: verdict, options: [["", "Any"], ["allow", "Allow"], ["review", "Review"], ["block", "Block"]], onchange: (value) => { verdict = value; onchange(); } })),
