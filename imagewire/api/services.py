@@ -24,6 +24,7 @@ from imagewire.api.json_values import rows_of
 from imagewire.api.keys import Keys
 from imagewire.api.looking import Looking
 from imagewire.api.pictures import Pictures
+from imagewire.api.sql_questions import SqlQuestions
 from imagewire.settings import Settings
 from sinks.clickhouse.reader import ClickHouseReader
 from sinks.kafka.reachable import connection_error
@@ -41,7 +42,8 @@ class Services:
         settings: as loaded; ClickHouse's user may be one that only reads.
         keys: who may ask.
         reader: ClickHouse, for questions that are to be streamed or take long: blocking, from any
-            thread, one at a time. Not the one of `query`.
+            thread. Not the one of `query`.
+        sql: statements of callers, so many at once.
         vectors: Qdrant; there after `start`.
         looking: embeds pictures to search by.
         pictures: the bytes of stored images, and what may be shown of them.
@@ -60,6 +62,7 @@ class Services:
         self.registry = CollectorRegistry()
         self.closing = asyncio.Event()
         self.reader = ClickHouseReader(settings.clickhouse)
+        self.sql = SqlQuestions(self.reader, settings.api.sql_at_once)
         self.looking = Looking(settings)
         self.pictures = Pictures(settings)
         count = settings.api.queries
@@ -83,6 +86,7 @@ class Services:
         await self.pictures.close()
         await self.looking.close()
         await self.vectors.close()
+        await self.sql.close()
         await asyncio.to_thread(self._asking.shutdown, cancel_futures=True)
         while not self._readers.empty():
             self._readers.get_nowait().close()

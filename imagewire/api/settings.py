@@ -149,6 +149,13 @@ class ApiSettings(Section):
     queries: int = Field(
         4, ge=1, le=64, description="Questions to ClickHouse at the same time, SQL of users apart."
     )
+    sql_at_once: int = Field(
+        2,
+        ge=1,
+        le=64,
+        description="Statements of POST /v1/sql at the same time; others wait, or are told to "
+        "come again.",
+    )
     device: str = Field(
         "cpu",
         description="Where pictures of searches are embedded and faces of pictures shown are "

@@ -39,7 +39,7 @@ def _is_ambiguous(kind: pa.DataType) -> bool:
 
 def with_types(table: pa.Table, types: Mapping[str, str]) -> pa.Table:
     """`table` with DateTime as `timestamp[s]` (UTC unless the column names a zone), and Enum, IPv4,
-    IPv6, UUID, FixedString and integers of more than 64 bits as `string`.
+    IPv6, UUID, JSON, FixedString and integers of more than 64 bits as `string`.
 
     Args:
         types: ClickHouse's type of each column by name.
@@ -67,7 +67,7 @@ def _conversion(type_name: str) -> Callable[[pa.ChunkedArray], pa.ChunkedArray] 
         return lambda column: _strings(column, lambda value: str(ipaddress.IPv4Address(value)))
     if type_name == "IPv6":
         return lambda column: _strings(column, lambda value: str(ipaddress.IPv6Address(value)))
-    if type_name == "UUID":
+    if type_name == "UUID" or type_name.startswith("JSON"):
         return lambda column: _strings(column, str)
     if type_name.startswith("FixedString("):
         return lambda column: _strings(
