@@ -1,6 +1,6 @@
 /**
  * The queue as a wall: choose pictures with the pointer or the arrow keys, and decide over all that are
- * chosen at once. What others are looking at is left out.
+ * chosen at once. Those that somebody looks at one by one say so.
  */
 
 import { get } from "../api.js";
@@ -46,7 +46,7 @@ export function reviewBatch(place, { filters, onwaiting, signal }) {
       if (signal.aborted) return;
       onwaiting(found.waiting);
       cursor = found.next;
-      const fresh = found.images.filter((one) => !tiles.has(one.image_id) && !sitting.has(one.image_id) && !one.claimed_by);
+      const fresh = found.images.filter((one) => !tiles.has(one.image_id) && !sitting.has(one.image_id));
       append(wall, fresh.map(entry));
       draw();
       if (more) tiles.get(fresh[0]?.image_id)?.box.focus();
@@ -81,7 +81,7 @@ export function reviewBatch(place, { filters, onwaiting, signal }) {
       h("label", { class: `tile ${image.verdict ?? ""}` },
         h("span", { class: "tile-picture" }, picture(image.image_id, { query: { size: TILE }, signal, alt: "" }), box),
         h("span", { class: "tile-caption" }, badge(image.verdict), h("span", { class: "tile-end" }, ago(image.waiting_since)),
-          h("span", { class: "tile-feed cut", title: rules.join(", ") }, [image.feed, ...(image.why === "audit" ? ["audit"] : rules)].join(" · ")))),
+          h("span", { class: "tile-feed cut", title: rules.join(", ") }, [image.claimed_by && `with ${image.claimed_by}`, image.feed, ...(image.why === "audit" ? ["audit"] : rules)].filter(Boolean).join(" · ")))),
       h("a", { class: "button small icon found-more", href: hrefOf("image", image.image_id), "aria-label": `Everything about ${image.image_id}`, title: "Everything about it" }, "…"));
     tiles.set(image.image_id, { image, element, box });
     return element;

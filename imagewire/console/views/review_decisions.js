@@ -1,6 +1,6 @@
 /**
- * Decisions of this sitting: sent, remembered, taken back. A decision takes a second or two to be
- * stored; until then it cannot be taken back, so undoing waits for it instead of failing.
+ * Decisions of this sitting: sent, remembered, taken back. A decision that is still on its way cannot
+ * be taken back yet, so undoing waits for it instead of failing.
  */
 
 import { post } from "../api.js";
@@ -8,7 +8,7 @@ import { post } from "../api.js";
 const NAME = "imagewire.reviewer";
 const REASONS = "imagewire.review.reasons";
 const USUAL = ["Nudity", "Violence", "Hate", "Personal data", "Spam or scam", "Harmless"];
-const UNDO_TRIES = 8;
+const UNDO_TRIES = 4;
 const UNDO_PAUSE_MS = 700;
 const MOST_AT_ONCE = 200;
 const REMEMBERED = 200;
@@ -72,8 +72,8 @@ class Sitting {
     try {
       for (let start = 0; start < made.length; start += MOST_AT_ONCE) {
         const part = made.slice(start, start + MOST_AT_ONCE);
-        const answer = await post("v1/review/decisions", { decisions: part.map(({ image }) => ({
-          image_id: image.image_id, decision, ...(reason && { reason }), ...(labels.length && { labels }), ...by() })) });
+        const answer = await post("v1/review/decisions", { ...by(), decisions: part.map(({ image }) => ({
+          image_id: image.image_id, decision, ...(reason && { reason }), ...(labels.length && { labels }) })) });
         for (const one of part) one.sent = true;
         unknown.push(...(answer.unknown ?? []));
       }
