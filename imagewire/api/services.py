@@ -23,8 +23,11 @@ from prometheus_client import CollectorRegistry
 from imagewire.api.json_values import rows_of
 from imagewire.api.keys import Keys
 from imagewire.api.looking import Looking
+from imagewire.api.outcomes import Outcomes
 from imagewire.api.pictures import Pictures
+from imagewire.api.review_desk import ReviewDesk
 from imagewire.api.sql_questions import SqlQuestions
+from imagewire.api.verdict_feed import VerdictFeed
 from imagewire.settings import Settings
 from sinks.clickhouse.reader import ClickHouseReader
 from sinks.kafka.reachable import connection_error
@@ -44,9 +47,12 @@ class Services:
         reader: ClickHouse, for questions that are to be streamed or take long: blocking, from any
             thread. Not the one of `query`.
         sql: statements of callers, so many at once.
+        reviews: the queue of images that wait for people.
         vectors: Qdrant; there after `start`.
         looking: embeds pictures to search by.
         pictures: the bytes of stored images, and what may be shown of them.
+        verdicts: the live feed of images.verdicts, for many readers.
+        outcomes: what became of images that were just published.
         registry: metrics of this process.
         closing: is set when the process is to end; whatever answers for long ends then.
 
@@ -65,6 +71,9 @@ class Services:
         self.sql = SqlQuestions(self.reader, settings.api.sql_at_once)
         self.looking = Looking(settings)
         self.pictures = Pictures(settings)
+        self.verdicts = VerdictFeed(settings.kafka)
+        self.outcomes = Outcomes(settings.kafka)
+        self._farewell: asyncio.Task[None] | None = None
         count = settings.api.queries
         self._asking = ThreadPoolExecutor(count, thread_name_prefix="query")
         self._readers: queue.SimpleQueue[ClickHouseReader] = queue.SimpleQueue()
@@ -72,14 +81,25 @@ class Services:
             self._readers.put(ClickHouseReader(settings.clickhouse))
         self._producer: AIOKafkaProducer | None = None
         self._starting_producer = asyncio.Lock()
+        self.reviews = ReviewDesk(settings, self.asking, self.producer)
 
     async def start(self) -> None:
         """Make what belongs to the running loop. No store need be there."""
         self.vectors = VectorReader(self.settings.qdrant)
+        self._farewell = asyncio.create_task(self._say_farewell())
+
+    async def _say_farewell(self) -> None:
+        # Streams would hold the process up, which waits for its answers to end.
+        await self.closing.wait()
+        self.verdicts.end()
 
     async def stop(self) -> None:
         """Close everything."""
         self.closing.set()
+        if self._farewell is not None:
+            await self._farewell
+        await self.verdicts.close()
+        await self.outcomes.close()
         producer, self._producer = self._producer, None
         if producer is not None:
             await producer.stop()
@@ -87,6 +107,7 @@ class Services:
         await self.looking.close()
         await self.vectors.close()
         await self.sql.close()
+        await self.reviews.close()
         await asyncio.to_thread(self._asking.shutdown, cancel_futures=True)
         while not self._readers.empty():
             self._readers.get_nowait().close()
