@@ -20,6 +20,7 @@ from aiokafka import AIOKafkaProducer
 from fastapi import Depends, Request
 from prometheus_client import CollectorRegistry
 
+from imagewire.api.figures import Figures
 from imagewire.api.json_values import rows_of
 from imagewire.api.keys import Keys
 from imagewire.api.looking import Looking
@@ -48,6 +49,7 @@ class Services:
             thread. Not the one of `query`.
         sql: statements of callers, so many at once.
         reviews: the queue of images that wait for people.
+        figures: throughput, latency and lag of the last minutes.
         vectors: Qdrant; there after `start`.
         looking: embeds pictures to search by.
         pictures: the bytes of stored images, and what may be shown of them.
@@ -82,6 +84,7 @@ class Services:
         self._producer: AIOKafkaProducer | None = None
         self._starting_producer = asyncio.Lock()
         self.reviews = ReviewDesk(settings, self.asking, self.producer)
+        self.figures = Figures(settings, self.query, self.reviews.length)
 
     async def start(self) -> None:
         """Make what belongs to the running loop. No store need be there."""
@@ -108,6 +111,7 @@ class Services:
         await self.vectors.close()
         await self.sql.close()
         await self.reviews.close()
+        await self.figures.close()
         await asyncio.to_thread(self._asking.shutdown, cancel_futures=True)
         while not self._readers.empty():
             self._readers.get_nowait().close()
