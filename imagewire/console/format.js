@@ -58,3 +58,6 @@ export function ago(text, now = Date.now()) {
 
 /** 1 → "1 image", 2 → "2 images" */
 export const counted = (count, one, many = `${one}s`) => `${whole(count)} ${count === 1 ? one : many}`;
+
+/** Labels as people read them: "FACE_FEMALE" → "face female"; those that are words already stay. */
+export const labelWords = (label) => (/^[A-Z0-9_]+$/.test(label) ? label.toLowerCase() : label).replaceAll("_", " ");

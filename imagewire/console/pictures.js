@@ -10,8 +10,11 @@ import { fill, h } from "./dom.js";
 
 /** Browsers open six connections to an address of HTTP/1.1; one is the stream's, two are for questions. */
 const AT_ONCE = 3;
-/** About 12 kB each at the size of a tile. */
+/** About 12 kB each at the size of a tile. Not for long: it may be blocked or erased meanwhile. */
 const KEPT = 400;
+const KEPT_MS = 60_000;
+const TRIES = 3;
+const LONGEST_WAIT_S = 5;
 const KEPT_UP_TO_BYTES = 100_000;
 
 const waiting = [];
@@ -26,11 +29,10 @@ export async function pictureBlob(id, { what = "picture", query, signal } = {}) 
   const path = address`v1/images/${id}/` + what;
   const name = `${apiKey()} ${path}${queryOf(query)}`;
   const found = kept.get(name);
-  if (found) return found;
+  if (found && performance.now() - found.since < KEPT_MS) return found.blob;
   const release = await turn(signal);
   try {
-    const response = await request(path, { query, signal, accept: "image/webp, image/*" });
-    const blob = await response.blob();
+    const blob = await (await patiently(path, { query, signal, accept: "image/webp, image/*" })).blob();
     if (blob.size <= KEPT_UP_TO_BYTES && !query?.unblurred) keep(name, blob);
     return blob;
   } finally {
@@ -38,8 +40,22 @@ export async function pictureBlob(id, { what = "picture", query, signal } = {}) 
   }
 }
 
+/** A server that has too much to do says when to come back; a picture can wait. */
+async function patiently(path, options) {
+  for (let tries = 1; ; tries += 1) {
+    try {
+      return await request(path, options);
+    } catch (problem) {
+      if (tries === TRIES || ![429, 503].includes(problem.status) || !(problem.retryAfter <= LONGEST_WAIT_S)) throw problem;
+      await new Promise((resolve) => { setTimeout(resolve, problem.retryAfter * 1000); });
+      options.signal?.throwIfAborted();
+    }
+  }
+}
+
 function keep(name, blob) {
-  kept.set(name, blob);
+  kept.delete(name);
+  kept.set(name, { blob, since: performance.now() });
   if (kept.size > KEPT) kept.delete(kept.keys().next().value);
 }
 

@@ -75,7 +75,6 @@ export function lineChart({ label, format = String, height = 96, area = false, f
         return h("span", { class: `key s${index + 1}` }, one.name, point && ` ${format(point.value)}`);
       }),
       pointed !== null && h("span", {}, !several && at(series[0], pointed) ? `${format(at(series[0], pointed).value)} at ` : "", clock(pointed)));
-    legend.hidden = !several && pointed === null;
   }
 
   function inWords() {

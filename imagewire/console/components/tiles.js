@@ -5,7 +5,7 @@
 
 import { address, get } from "../api.js";
 import { h } from "../dom.js";
-import { ago, time } from "../format.js";
+import { ago, labelWords, time } from "../format.js";
 import { picture } from "../pictures.js";
 import { hrefOf } from "../route.js";
 import { overlay } from "./boxes.js";
@@ -20,21 +20,21 @@ const POINTED_AT_MS = 120;
  * the time (a distance, a count). Ends its requests when `signal` aborts.
  */
 export function tile(summary, { signal, size = 320, aside } = {}) {
-  const place = picture(summary.image_id, { query: { size }, signal, alt: altOf(summary) });
+  const place = picture(summary.image_id, { query: { size, feed: summary.feed }, signal, alt: altOf(summary) });
   const labels = h("span", { class: "tile-labels", "aria-hidden": "true" });
   const when = aside ?? h("time", { class: "tile-time", datetime: summary.event_time, title: time(summary.event_time) }, ago(summary.event_time));
-  const element = h("a", { class: `tile ${summary.verdict ?? ""}`, href: hrefOf("image", summary.image_id), data: { id: summary.image_id } },
+  const element = h("a", { class: `tile ${summary.verdict ?? ""}`, href: hrefOf("image", summary.image_id, { feed: summary.feed }), data: { id: summary.image_id } },
     h("span", { class: "tile-picture" }, place, labels),
     h("span", { class: "tile-caption" }, badge(summary.verdict, { by: "" }), h("span", { class: "tile-end" }, when),
       h("span", { class: "tile-feed cut" }, why(summary) || summary.feed)));
-  showBoxesWhenPointedAt(element, place, labels, summary.image_id, signal);
+  showBoxesWhenPointedAt(element, place, labels, summary, signal);
   return element;
 }
 
 /** What a picture without sight is: its objects if they are known. */
 export function altOf(summary) {
   const labels = summary.labels ?? [];
-  return labels.length ? `Picture with ${labels.slice(0, 5).join(", ")}` : "Picture";
+  return labels.length ? `Picture with ${labels.slice(0, 5).map(labelWords).join(", ")}` : "Picture";
 }
 
 function why(summary) {
@@ -50,7 +50,7 @@ export function refreshTimes(wall) {
   }
 }
 
-function showBoxesWhenPointedAt(element, place, labels, id, signal) {
+function showBoxesWhenPointedAt(element, place, labels, { image_id: id, feed }, signal) {
   let timer = null;
   let drawn = false;
   const start = () => {
@@ -65,10 +65,10 @@ function showBoxesWhenPointedAt(element, place, labels, id, signal) {
   async function draw() {
     drawn = true;
     try {
-      const { findings } = await get(address`v1/images/${id}`, {}, { signal });
+      const { findings } = await get(address`v1/images/${id}`, { feed }, { signal });
       const drawing = overlay(findings, { fit: "slice", strongest: 40 });
       if (drawing) place.after(drawing);
-      const names = [...new Set((findings?.objects ?? []).map((one) => one.label))];
+      const names = [...new Set((findings?.objects ?? []).map((one) => labelWords(one.label)))];
       labels.textContent = names.slice(0, 6).join(", ");
     } catch {
       drawn = false; // Not stored yet, most often: the verdict is out before the findings. Pointing again asks again.

@@ -25,7 +25,7 @@ export async function show(page, { argument: id, query, signal, setQuery, setTit
   const body = h("div", {}, loading(6, "Loading the image"));
   fill(page, h("div", { class: "page-head image-head" },
     h("h1", {}, "Image ", h("span", { class: "image-id mono soft" }, id)), verdict, copyButton(id, "Copy the id")), body);
-  const known = await get(address`v1/images/${id}`, {}, { signal });
+  const known = await get(address`v1/images/${id}`, { feed: query.get("feed") }, { signal });
   fill(verdict, badge(known.image.verdict, { large: true, by: known.image.decided_by }));
   fill(body, known.failure && failureCard(known.failure), known.findings ? whole(known, { query, signal, setQuery }) : withoutFindings(known));
 }

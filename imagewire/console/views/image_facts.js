@@ -12,7 +12,7 @@ export function historyCard(history) {
   return h("section", { class: "card" }, h("header", {}, h("h2", {}, "History")),
     h("div", { class: "card-body" }, items.length === 0 ? h("p", { class: "soft" }, "No verdict is stored.")
       : h("ol", { class: "history" }, items.map((one) => h("li", {},
-        h("div", { class: "row" }, badge(one.verdict), h("span", {}, one.by === "policy" ? "by the policy" : one.by === "person" ? "by a person" : `by ${one.by}`),
+        h("div", { class: "row" }, badge(one.verdict), h("span", {}, decider(one)),
           h("time", { class: "soft small figures push", datetime: one.time }, time(one.time))),
         (one.rules ?? []).length > 0 && h("p", { class: "small" }, "Rules: ", one.rules.map((rule) => rule.rule ?? rule).join(", ")),
         one.reason && h("p", { class: "small" }, `“${one.reason}”`),
@@ -42,6 +42,11 @@ export function factsCard(image, findings) {
       ]),
       models.length > 0 && h("h3", {}, "Models"),
       models.length > 0 && facts(models.map(([operator, name]) => [operator, h("code", {}, name)]))));
+}
+
+function decider({ by, reviewer, withdrawn, of_image: other }) {
+  const who = by === "policy" ? "by the policy" : reviewer ? `by ${reviewer}` : "by a person";
+  return [who, withdrawn && ", a decision was taken back", other && `, on a copy (${other})`].filter(Boolean).join("");
 }
 
 /** Never a link: following a stranger's address out of a moderation tool tells him who looks. */

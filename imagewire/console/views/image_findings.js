@@ -4,7 +4,7 @@ import { meter } from "../components/chart.js";
 import { chip } from "../components/controls.js";
 import { badge, tag, verdictWord } from "../components/verdict.js";
 import { h } from "../dom.js";
-import { score, time } from "../format.js";
+import { labelWords, score, time } from "../format.js";
 
 const LISTED = 40;
 
@@ -27,7 +27,8 @@ export function verdictCard(image, findings) {
 function ruleItem(rule) {
   return h("li", { class: `rule ${rule.shadow ? "shadow" : rule.action}` },
     h("div", { class: "row" }, h("strong", {}, rule.rule), badge(rule.action), rule.shadow && tag("shadow"),
-      rule.severity && tag(rule.severity), rule.category && h("span", { class: "soft small" }, rule.category)),
+      rule.severity && tag(rule.severity)),
+    rule.category && h("p", { class: "soft small" }, rule.category),
     rule.explanation && h("p", {}, rule.explanation),
     rule.shadow && h("p", { class: "soft small" }, "Recorded only: a shadow rule has no part in the verdict."));
 }
@@ -62,7 +63,7 @@ function pointedList(layer, items, pointAt, line) {
 export function objectsCard({ objects = [] }, pointAt) {
   if (!objects.length) return null;
   return card("Objects", h("span", { class: "soft small figures" }, objects.length), pointedList("objects", objects, pointAt, (one) => [
-    h("span", { class: "found-name" }, one.label), meter(one.score), h("span", { class: "figures" }, score(one.score))]));
+    h("span", { class: "found-name", title: one.label }, labelWords(one.label)), meter(one.score), h("span", { class: "figures" }, score(one.score))]));
 }
 
 export function textsCard({ texts = [] }, pointAt) {
@@ -81,6 +82,6 @@ export function scoresCard({ scores = {}, models = {} }) {
   const sorted = Object.entries(scores).sort((a, b) => b[1] - a[1]).slice(0, LISTED);
   if (!sorted.length) return null;
   return card("Scores", models.scores && chip(models.scores), h("ul", { class: "found" }, sorted.map(([name, value]) => h("li", {},
-    h("span", { class: "found-name" }, name), meter(value, value >= 0.5 ? "warm" : ""), h("span", { class: "figures" }, score(value))))));
+    h("span", { class: "found-name", title: name }, labelWords(name)), meter(value, value >= 0.5 ? "warm" : ""), h("span", { class: "figures" }, score(value))))));
 }
 

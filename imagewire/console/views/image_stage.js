@@ -6,7 +6,7 @@ import { addShortcuts } from "../components/shortcuts.js";
 import { notice, skeleton } from "../components/states.js";
 import { toast } from "../components/toast.js";
 import { fill, h } from "../dom.js";
-import { counted, score } from "../format.js";
+import { counted, labelWords, score } from "../format.js";
 import { showIn } from "../pictures.js";
 import { altOf } from "../components/tiles.js";
 
@@ -72,7 +72,7 @@ export class Stage {
 
   #explainable() {
     const labels = [...new Set((this.#findings.objects ?? []).map((one) => one.label)), ...Object.keys(this.#findings.scores ?? {})];
-    return [["", "No heat map"], ...labels.map((label) => [label, `Heat map: ${label}`])];
+    return [["", "No heat map"], ...labels.map((label) => [label, `Heat map: ${labelWords(label)}`])];
   }
 
   #listen() {
@@ -105,7 +105,7 @@ export class Stage {
     return (this.#findings.objects ?? []).map((one, index) => ({ one, index }))
       .sort((a, b) => b.one.score - a.one.score).slice(0, NAMED)
       .map(({ one, index }) => h("span", { class: `stage-name ${one.box[1] / height < 0.07 ? "inside" : ""}`, data: { layer: "objects", index: String(index) },
-        style: { left: `${Math.max(one.box[0] / width, 0) * 100}%`, top: `${Math.max(one.box[1] / height, 0) * 100}%` } }, `${one.label} ${score(one.score).slice(0, 4)}`));
+        style: { left: `${Math.max(one.box[0] / width, 0) * 100}%`, top: `${Math.max(one.box[1] / height, 0) * 100}%` } }, `${labelWords(one.label)} ${score(one.score).slice(0, 4)}`));
   }
 
   #nextHeat() {
@@ -131,11 +131,11 @@ export class Stage {
     const signal = AbortSignal.any([this.#signal, this.#loading.signal]);
     const heat = this.#heat;
     this.frame.classList.add("loading");
-    fill(this.message, heat && h("p", { class: "soft small", role: "status" }, `Asking the model where it saw “${heat}” …`));
+    fill(this.message, heat && h("p", { class: "soft small", role: "status" }, `Asking the model where it saw “${labelWords(heat)}” …`));
     await showIn(this.picture, this.#image.image_id, {
       what: heat ? "explain" : "picture", signal, alt: altOf(this.#image),
-      query: heat ? { label: heat, size: SIZE } : { size: SIZE, unblurred: this.#unblurred || null },
-      onshown: () => fill(this.message, heat && h("p", { class: "soft small" }, `Red: what spoke for “${heat}”. A heat map hints at reasons; it does not prove them.`)),
+      query: { size: SIZE, feed: this.#image.feed, ...(heat ? { label: heat } : { unblurred: this.#unblurred || null }) },
+      onshown: () => fill(this.message, heat && h("p", { class: "soft small" }, `Red: what spoke for “${labelWords(heat)}”. A heat map hints at reasons; it does not prove them.`)),
       onfailed: (problem) => this.#failed(problem),
     });
     if (!signal.aborted) this.frame.classList.remove("loading");

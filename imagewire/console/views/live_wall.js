@@ -35,6 +35,7 @@ export class Wall {
   #arrivals = [];
   #showings = [];
   #missed = 0;
+  #began = 0;
 
   /** Forgets everything; returns how many pictures it wants to begin with. */
   begin(filters) {
@@ -45,6 +46,7 @@ export class Wall {
     this.#arrivals = [];
     this.#showings = [];
     this.#missed = 0;
+    this.#began = performance.now();
     this.started = false;
     this.filters = { ...filters };
     this.capacity = matchMedia("(max-width: 760px)").matches ? TILES_ON_A_PHONE : TILES;
@@ -109,11 +111,13 @@ export class Wall {
 
   /** Images each second that arrived, and that were shown, of late. */
   pace() {
-    const since = performance.now() - PACE_MS;
+    const now = performance.now();
+    const since = now - PACE_MS;
+    const seconds = Math.min(Math.max(now - this.#began, 1000), PACE_MS) / 1000;
     for (const times of [this.#arrivals, this.#showings]) {
       times.splice(0, Math.max(times.findIndex((at) => at >= since), times.at(-1) < since ? times.length : 0));
     }
-    return { arrived: this.#arrivals.length / (PACE_MS / 1000), shown: this.#showings.length / (PACE_MS / 1000) };
+    return { arrived: this.#arrivals.length / seconds, shown: this.#showings.length / seconds };
   }
 
   #columns() {

@@ -4,10 +4,11 @@
  */
 
 import { get } from "../api.js";
-import { button, choice, field, input, select, setOptions } from "../components/controls.js";
+import { button, choice, field, input, select } from "../components/controls.js";
 import { dialog } from "../components/dialog.js";
 import { fill, h } from "../dom.js";
 import { ago, whole } from "../format.js";
+import { feedChoice } from "./feed_choice.js";
 import { reviewAgreement } from "./review_agreement.js";
 import { reviewBatch } from "./review_batch.js";
 import { reviewerName, setReviewerName, sitting } from "./review_decisions.js";
@@ -22,7 +23,7 @@ export async function show(page, { query, signal, setQuery }) {
   const place = h("div", {});
   const waiting = h("p", { class: "soft figures", role: "status" });
   const name = button({ text: nameText(), kind: "plain", small: true, onclick: changeName });
-  const feed = select({ "aria-label": "Feed", value: query.get("feed") ?? "", options: [["", "Any feed"]], onchange: narrowed });
+  const feed = feedChoice({ "aria-label": "Feed", value: query.get("feed") ?? "", signal, onchange: narrowed });
   const why = select({ "aria-label": "Why they wait", value: query.get("why") ?? "", onchange: narrowed,
     options: [["", "All that wait"], ["policy", "Asked for by the policy"], ["audit", "Drawn to check"]] });
   const filters = h("div", { class: "row review-filters" }, feed, why);
@@ -65,15 +66,6 @@ export async function show(page, { query, signal, setQuery }) {
     draw();
   }
 
-  async function feeds() {
-    try {
-      const found = await get("v1/feeds", {}, { signal });
-      setOptions(feed, [["", "Any feed"], ...found.feeds.map((one) => [one.feed, one.feed])], query.get("feed") ?? "");
-    } catch {
-      // The filter can do without the names; what waits is asked for on its own and says what is wrong.
-    }
-  }
-
   async function countAgain() {
     if (document.hidden || mode === "agreement") return;
     try {
@@ -91,7 +83,6 @@ export async function show(page, { query, signal, setQuery }) {
   signal.addEventListener("abort", () => part.abort(), { once: true });
   const timer = setInterval(countAgain, COUNT_AGAIN_MS);
   signal.addEventListener("abort", () => clearInterval(timer), { once: true });
-  feeds();
   await draw();
 }
 

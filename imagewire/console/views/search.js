@@ -7,7 +7,7 @@ import { get, post, request } from "../api.js";
 import { button, choice, field, input } from "../components/controls.js";
 import { icon } from "../components/icons.js";
 import { addShortcuts } from "../components/shortcuts.js";
-import { empty, failed, loading, notice } from "../components/states.js";
+import { empty, failed, loading } from "../components/states.js";
 import { tile } from "../components/tiles.js";
 import { append, fill, h } from "../dom.js";
 import { counted, milliseconds, whole } from "../format.js";
@@ -18,18 +18,19 @@ import { pictureInput } from "./search_picture.js";
 
 const PAGE = 48;
 const MOST = 1000;
+const MOST_READ = 200;
 const MODES = [["picture", "Picture", "image"], ["id", "Image id", "link"], ["text", "Words", "text"], ["duplicates", "Duplicates", "copy"]];
 
 export async function show(page, { query, signal, setQuery }) {
-  const feeds = await feedNames(signal);
   let mode = startMode(query);
+  let meaning = query.get("meaning") === "shown" ? "shown" : "read";
   let asking = null;
   const results = h("section", { class: "stack", "aria-label": "Results", "aria-live": "off" });
   const status = h("p", { class: "soft figures", role: "status" });
-  const filters = searchFilters({ query, feeds, onchange: () => { if (asked()) search(); else keepAddress(); } });
-  const picture = pictureInput({ signal, onpicture: () => { if (mode !== "picture") pick("picture"); search(); } });
+  const filters = searchFilters({ query, signal, onchange: () => { if (asked()) search(); else keepAddress(); } });
+  const picture = pictureInput({ signal, onpicture: () => (mode === "picture" ? search() : pick("picture")) });
   const id = input({ value: query.get("image_id") ?? "", placeholder: "such as bus-1", spellcheck: "false", autocapitalize: "off" });
-  const words = input({ type: "search", value: query.get("text") ?? "", placeholder: "words read in pictures, or what they show", maxlength: 500 });
+  const words = input({ type: "search", value: query.get("text") ?? "", maxlength: 500 });
   const asks = h("div", { class: "search-asks" });
   const body = h("div", { class: "stack loose" });
 
@@ -37,25 +38,35 @@ export async function show(page, { query, signal, setQuery }) {
     return { picture: () => picture.file(), id: () => id.value.trim(), text: () => words.value.trim() }[mode]?.() || null;
   }
 
+  const measured = () => mode !== "text" || meaning === "shown";
+
+  function mean(next) {
+    meaning = next;
+    filters.showDistance(measured());
+    search();
+  }
+
   function keepAddress() {
     setQuery({ mode: mode === "picture" ? null : mode, image_id: mode === "id" ? id.value.trim() : null,
-      text: mode === "text" ? words.value.trim() : null, ...filters.address() });
+      text: mode === "text" ? words.value.trim() : null, meaning: mode === "text" && meaning === "shown" ? meaning : null, ...filters.address() });
   }
 
   function pick(next) {
     mode = next;
+    for (const radio of modes.querySelectorAll("input")) radio.checked = radio.value === mode;
     drawMode();
-    keepAddress();
+    if (asked()) search();
+    else keepAddress();
   }
 
   function drawMode() {
     asking?.abort();
-    filters.showDistance(mode !== "text");
-    fill(modes, choice({ label: "Search by", value: mode, options: MODES, onchange: pick }));
-    if (mode === "duplicates") return void fill(body, duplicatesSearch({ query, feeds, signal, setQuery }));
+    filters.showDistance(measured());
+    if (mode === "duplicates") return void fill(body, duplicatesSearch({ query, signal, setQuery }));
     const form = (control, label) => h("form", { class: "search-form", onsubmit: (event) => { event.preventDefault(); search(); } },
       field(label, control), button({ text: "Search", icon: "search", kind: "primary", type: "submit" }));
-    fill(asks, { picture: () => picture.element, id: () => form(id, "Image id"), text: () => form(words, "Words") }[mode]());
+    fill(asks, { picture: () => picture.element, id: () => form(id, "Image id"), text: () => [form(words, "Words"), h("div", {}, choice({ label: "Which words", value: meaning, onchange: mean,
+        options: [["read", "Read in pictures"], ["shown", "What pictures show"]] }))] }[mode]());
     fill(body, h("section", { class: "card" }, h("div", { class: "card-body stack" }, asks, filters.element)), status, results);
     status.textContent = "";
     fill(results, invitation(mode));
@@ -92,31 +103,29 @@ export async function show(page, { query, signal, setQuery }) {
       return (await request("v1/search", { method: "POST", body, signal: until })).json();
     }
     if (mode === "id") return post("v1/search", { ...narrowed, image_id: by, limit }, { signal: until });
-    return byWords(by, narrowed, limit, until);
+    return meaning === "shown" ? post("v1/search", { ...narrowed, text: by, limit }, { signal: until }) : readWords(by, narrowed, limit, until);
   }
 
-  function showFound({ results: found, took_ms: took, read }, limit, more) {
-    const unit = mode === "text" && read ? "picture with these words" : "picture";
-    status.textContent = found.length
-      ? `${counted(found.length, unit, unit.replace("picture", "pictures"))}${took === undefined ? "" : ` in ${milliseconds(took)}`}`
-      : "";
+  function showFound({ results: found, took_ms: took }, limit, more) {
+    status.textContent = found.length ? `${counted(found.length, "picture")}${took === undefined ? "" : ` in ${milliseconds(took)}`}` : "";
     if (!found.length) {
-      return void fill(results, empty({ icon: "search", title: "Nothing like it",
-        detail: "No picture that is stored comes near enough. Widen the filters, or allow a greater distance." }));
+      return void fill(results, measured()
+        ? empty({ icon: "search", title: "Nothing like it", detail: "No picture that is stored comes near enough. Widen the filters, or allow a greater distance." })
+        : empty({ icon: "text", title: "Read nowhere", detail: "These words were read in no picture that is stored. Widen the filters, or write less." }));
     }
     const wall = more ? results.querySelector(".tiles") : h("ul", { class: "tiles found-tiles" });
     const had = wall.childElementCount;
     append(wall, found.slice(had).map((one) => foundTile(one, signal)));
-    const next = Math.min(limit * 2, MOST);
+    const most = measured() ? MOST : MOST_READ;
+    const next = Math.min(limit * 2, most);
     fill(results,
-      read && notice("The embedder in force reads pictures only, so these are pictures in which the words were read."),
-      !read && mode !== "text" && h("p", { class: "small soft" }, "Distance is 1 minus the cosine of the two embeddings. 0 is the same picture; with the default embedder copies are mostly below 0.3, and above 0.5 hardly anything is alike."),
+      measured() && h("p", { class: "small soft" }, "Distance is 1 minus the cosine of the two embeddings. 0 is the same picture; with the default embedder copies are mostly below 0.3, and above 0.5 hardly anything is alike."),
       wall,
-      found.length >= limit && limit < MOST && h("div", { class: "row" }, button({ text: `Show up to ${whole(next)}`, onclick: () => search(next) })));
+      found.length >= limit && limit < most && h("div", { class: "row" }, button({ text: `Show up to ${whole(next)}`, onclick: () => search(next) })));
     if (more) wall.children[had]?.querySelector("a")?.focus();
   }
 
-  const modes = h("div", {});
+  const modes = choice({ label: "Search by", value: mode, options: MODES, onchange: pick });
   fill(page, h("div", { class: "page-head" }, h("h1", {}, "Search"), modes), body);
   drawMode();
   addShortcuts("Search", [{ key: "/", text: "To what is searched by", run: () => (asks.querySelector("input") ?? body.querySelector("input, select"))?.focus() }], signal);
@@ -129,17 +138,10 @@ function startMode(query) {
   return query.get("image_id") ? "id" : query.get("text") ? "text" : "picture";
 }
 
-/** By what pictures show, where the embedder understands words, else by what was read in them. */
-async function byWords(text, narrowed, limit, signal) {
-  try {
-    return await post("v1/search", { ...narrowed, text, limit }, { signal });
-  } catch (problem) {
-    if (!(problem.status >= 400 && problem.status < 500) || problem.status === 401 || problem.status === 403 || problem.status === 429) throw problem;
-  }
-  const { labels, min_score: _unused, ...rest } = narrowed;
-  const query = compacted({ ...rest, label: labels?.[0], text, limit: Math.min(limit, 200) });
-  const { images } = await get("v1/images", query, { signal });
-  return { results: images, read: true };
+/** Pictures in which words were read; these have no distance. */
+async function readWords(text, { labels, min_score: _none, ...narrowed }, limit, signal) {
+  const { images } = await get("v1/images", compacted({ ...narrowed, label: labels?.[0], text, limit: Math.min(limit, MOST_READ) }), { signal });
+  return { results: images };
 }
 
 function foundTile(found, signal) {
@@ -154,15 +156,6 @@ function invitation(mode) {
   return empty({
     picture: { icon: "image", title: "Search by a picture", detail: "Imagewire looks for stored pictures that look like it: copies, crops, other sizes, and pictures of the same thing." },
     id: { icon: "link", title: "Search by a stored image", detail: "Give its id, as it stands on its page and in every record." },
-    text: { icon: "text", title: "Search by words", detail: "Words that were read in pictures; with an embedder that understands words also what pictures show." },
+    text: { icon: "text", title: "Search by words", detail: "Words that were read in pictures, or, with an embedder that understands words, what pictures show." },
   }[mode]);
-}
-
-async function feedNames(signal) {
-  try {
-    return (await get("v1/feeds", {}, { signal })).feeds.map((one) => one.feed);
-  } catch (problem) {
-    if (problem.name === "AbortError" || problem.status === 401) throw problem;
-    return []; // The filter can do without the names; the search itself will say what is wrong.
-  }
 }

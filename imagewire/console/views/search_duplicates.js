@@ -1,11 +1,12 @@
 /** Near-duplicates in a span of time: groups of pictures that are nearly the same. */
 
 import { post } from "../api.js";
-import { button, field, select } from "../components/controls.js";
+import { button, field } from "../components/controls.js";
 import { empty, failed, loading, notice } from "../components/states.js";
 import { tile } from "../components/tiles.js";
 import { append, fill, h } from "../dom.js";
 import { counted } from "../format.js";
+import { feedChoice } from "./feed_choice.js";
 import { period } from "./period.js";
 import { compacted } from "./search_filters.js";
 
@@ -13,9 +14,9 @@ const GROUPS_AT_ONCE = 20;
 const TILES_OF_A_GROUP = 12;
 const ALIKE = 0.9;
 
-/** duplicatesSearch({query, feeds, signal, setQuery}) → nodes for the view's body */
-export function duplicatesSearch({ query, feeds, signal, setQuery }) {
-  const feed = select({ value: query.get("feed") ?? "", options: [["", "Any feed"], ...feeds.map((name) => [name, name])] });
+/** duplicatesSearch({query, signal, setQuery}) → nodes for the view's body */
+export function duplicatesSearch({ query, signal, setQuery }) {
+  const feed = feedChoice({ value: query.get("feed") ?? "", signal });
   const time = period({ span: query.get("span") || "1d", since: query.get("since"), until: query.get("until"), any: null });
   const said = h("output", { class: "figures" });
   const asked = Number(query.get("alike") ?? ALIKE);

@@ -1,21 +1,22 @@
 /** What narrows a search: feed, verdict, label, time, and how far away a picture may be. */
 
-import { choice, field, input, select } from "../components/controls.js";
+import { choice, field, input } from "../components/controls.js";
 import { h } from "../dom.js";
+import { feedChoice } from "./feed_choice.js";
 import { period } from "./period.js";
 
 /** Cosine distances go to 2, but beyond 1 nothing is alike. */
 const FARTHEST = 1;
 
 /**
- * searchFilters({query, feeds, onchange}) → {element, values(), address(), showDistance(on)}
+ * searchFilters({query, signal, onchange}) → {element, values(), address(), showDistance(on)}
  *
- * `query` is the URLSearchParams that the filters begin with, `feeds` their names. values() is what
- * the API takes, address() what the address keeps.
+ * `query` is the URLSearchParams that the filters begin with. values() is what the API takes,
+ * address() what the address keeps.
  */
-export function searchFilters({ query, feeds, onchange }) {
+export function searchFilters({ query, signal, onchange }) {
   let verdict = query.get("verdict") ?? "";
-  const feed = select({ value: query.get("feed") ?? "", options: [["", "Any feed"], ...feeds.map((name) => [name, name])], onchange });
+  const feed = feedChoice({ value: query.get("feed") ?? "", signal, onchange });
   const label = input({ value: query.get("label") ?? "", placeholder: "any", spellcheck: "false", onchange });
   const time = period({ span: query.get("span") ?? "", since: query.get("since"), until: query.get("until"), onchange });
   const said = h("output", { class: "figures" });
