@@ -31,7 +31,7 @@ _CATCHING_UP = 4
 """Readers who are given what came before, at the same time: each takes a connection."""
 _STUCK_SECONDS = 20.0
 _LONGEST_ID = 8192
-_POSITIONS = re.compile(r"\d{1,6}:\d{1,18}(,\d{1,6}:\d{1,18})*")
+_POSITIONS = re.compile(r"\d{1,6}:\d{1,18}(,\d{1,6}:\d{1,18})*", re.ASCII)
 
 Progress = dict[int, int]
 """Partition to the offset of the record that a reader is to be given next."""

@@ -31,7 +31,7 @@ from operators.frame import Lane
 router = APIRouter(tags=["publishing"])
 
 Publisher = Annotated[Caller, Depends(needs(Scope.PUBLISH))]
-_WAIT = re.compile(r"(\d{1,6}(?:\.\d{1,3})?)(ms|s)?")
+_WAIT = re.compile(r"(\d{1,6}(?:\.\d{1,3})?)(ms|s)?", re.ASCII)
 _FIELDS = frozenset({"picture", "id", "feed", "captured_at", "lane", "metadata"})
 
 
