@@ -77,8 +77,11 @@ class ModelHealth:
         self._feed = feed
         self._leads = leads
 
+        # What is never asked is not shown: a zero would look as if it were wanted and failed.
+        shown = registry if self._enabled else None
+
         def gauge(name: str, meaning: str, *labels: str) -> Gauge:
-            return Gauge(f"imagewire_{name}", meaning, labels, registry=registry)
+            return Gauge(f"imagewire_{name}", meaning, labels, registry=shown)
 
         drifting = ("feed", "kind", "model", "name")
         judged = ("rule", "machine_verdict")
@@ -113,17 +116,12 @@ class ModelHealth:
         )
         self._mean_score = gauge("score_mean", "Mean score of the same images", *scored)
         self._judged_images = gauge("score_decided_images", "How many these are", *scored)
-        self._looked_at = Gauge(
-            "imagewire_model_health_looked_at_seconds",
+        self._looked_at = gauge(
+            "model_health_looked_at_seconds",
             "When ClickHouse was last asked with success, in Unix seconds; 0 if never, or if "
             "another worker asks",
-            registry=registry,
         )
-        self._took = Gauge(
-            "imagewire_model_health_look_seconds",
-            "How long the last look took",
-            registry=registry,
-        )
+        self._took = gauge("model_health_look_seconds", "How long the last look took")
         self._all = (
             *(self._psi, self._by_chance, self._precision, self._audited, self._decided),
             *(self._overturned, self._true_share, self._mean_score, self._judged_images),
