@@ -40,6 +40,8 @@ logger = logging.getLogger(__name__)
 _REMEMBERED_SECONDS = 600.0
 _MOST_REMEMBERED = 5_000
 _PAGE_OF_CANDIDATES = 50
+_AFTER_ALL = 1e12
+"""Later than any time in Unix seconds that ClickHouse keeps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +115,13 @@ class ReviewDesk:
             logger.warning("who holds which image is not known: %s", error)
         return [image | {"claimed_by": None} for image in found]
 
-    async def next(self, reviewer: str, feeds: Sequence[str], why: str) -> dict[str, Any] | None:
+    async def next(
+        self, reviewer: str, feeds: Sequence[str], why: str, skip: Sequence[str] = ()
+    ) -> dict[str, Any] | None:
         """The image that has waited longest, claimed for `reviewer`; `None` if there is none.
+
+        Args:
+            skip: ids to pass over; a claim on one of them stays until its lease ends.
 
         Raises:
             QueryError, TransientSinkError
@@ -130,7 +137,7 @@ class ReviewDesk:
         async with self._held() as held:
             await held.read()
             lease = self._settings.reviews.lease
-            found = await claim_oldest(held, look, reviewer, lease, self._decided())
+            found = await claim_oldest(held, look, reviewer, lease, [*self._decided(), *skip])
             return None if found is None else found | {"claimed_by": reviewer}
 
     async def length(self, feeds: Sequence[str]) -> dict[str, Any]:
@@ -191,11 +198,11 @@ class ReviewDesk:
         )
         last = {row["image_id"]: ReviewDecision(reviewer=reviewer, **_known(row)) for row in stored}
         order = {row["image_id"]: row["decided_at"].timestamp() for row in stored}
-        for image_id, recent in self._remembered():
+        for number, (image_id, recent) in enumerate(self._remembered()):
             wanted = image_id in image_ids if image_ids else True
             if wanted and recent.reviewer == reviewer:
                 last[image_id] = recent
-                order[image_id] = float("inf")  # later ones come later, and sorting keeps that
+                order[image_id] = _AFTER_ALL + number
         newest = sorted(last, key=lambda image_id: order[image_id])
         chosen = [last[each] for each in (newest if image_ids else newest[-1:])]
         standing = [

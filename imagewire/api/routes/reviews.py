@@ -31,6 +31,7 @@ from imagewire.api.review_models import (
 )
 from imagewire.api.services import Services, Shared
 from imagewire.reviews_queue import statistics
+from streams.record_fields import MAX_ID_LENGTH
 
 router = APIRouter(tags=["reviews"])
 
@@ -44,6 +45,7 @@ Reason = Annotated[
     Query(description="policy: the policy asks for a person; audit: drawn to check rules."),
 ]
 NO_FEEDS: list[str] = []
+NONE_SKIPPED: list[str] = []
 
 
 @router.get("/v1/review/queue", summary="The images that wait for a person")
@@ -89,11 +91,15 @@ async def claim_next_image(
         str | None,
         Query(min_length=1, max_length=128, description="For keys with the scope admin."),
     ] = None,
+    skip: Annotated[
+        list[Annotated[str, Query(max_length=MAX_ID_LENGTH)]],
+        Query(max_length=1000, description="Images to pass over: those left for later."),
+    ] = NONE_SKIPPED,
 ) -> NextImage:
     """The image that has waited longest and that nobody else holds; it is yours until
     `claimed_until`, and comes again until you decide."""
     feeds = _feeds(caller, feed)
-    row = await services.reviews.next(_reviewer(caller, reviewer), feeds, why or "")
+    row = await services.reviews.next(_reviewer(caller, reviewer), feeds, why or "", skip)
     return NextImage(
         image=None if row is None else waiting_image(row), waiting=await _length(services, feeds)
     )
