@@ -26,6 +26,7 @@ from imagewire.api.app import make_app
 from imagewire.api.services import Services
 from imagewire.settings import Settings
 from sinks.clickhouse.sink import ClickHouseSink
+from sinks.kafka.topics import ensure_topics
 from sinks.qdrant.sink import QdrantSink
 
 sys.path.append(str(Path(__file__).parent))
@@ -41,17 +42,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="package")
-def full_console(
+def full_settings(
     clickhouse_front: ClickHouseServer,
     qdrant_front: QdrantServer,
     tansu_broker: SharedBroker,
     tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[str]:
-    """The address of a console with ten thousand images behind it."""
+) -> Settings:
+    """Settings of stores with ten thousand images, and of a broker that has its topics."""
     folder = tmp_path_factory.mktemp("ten-thousand")
     settings = _settings(clickhouse_front, qdrant_front, tansu_broker, folder)
+    asyncio.run(ensure_topics(settings.kafka))
     asyncio.run(store_ten_thousand(settings, folder, round(time.time() * 1000)))
-    with _served(settings) as address:
+    return settings
+
+
+@pytest.fixture(scope="package")
+def full_console(full_settings: Settings) -> Iterator[str]:
+    """The address of a console with ten thousand images behind it."""
+    with _served(full_settings) as address:
         yield address
 
 

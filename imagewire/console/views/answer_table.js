@@ -56,9 +56,9 @@ export function answerTable(columns, rows) {
 function cell(value, kind) {
   if (value === null || value === undefined) return h("td", { class: classOf(kind) }, h("span", { class: "soft" }, "NULL"));
   const text = cellText(value);
-  const whole = text.length <= LONG;
-  return h("td", { class: classOf(kind), title: whole ? null : text.slice(0, LONGEST_TIP) },
-    whole ? text : `${text.slice(0, LONG)}…`);
+  const short = text.length <= LONG;
+  return h("td", { class: classOf(kind), title: short ? null : text.slice(0, LONGEST_TIP) },
+    short ? text : `${text.slice(0, LONG)}…`);
 }
 
 function classOf(kind) {

@@ -9,6 +9,7 @@ import { hrefOf } from "../route.js";
 
 const MINUTES = 10;
 const ASK_EVERY_MS = 5000;
+const LONGEST_BRIDGE_MS = 45000;
 
 /** Lag is told as of now only, so its past is what this tab has seen; it outlives leaving the view. */
 const lags = [];
@@ -46,9 +47,10 @@ export function trends(signal) {
   function draw({ points, lag, totals: all }) {
     const at = points.map((point) => Date.parse(point.time));
     const series = (name, key) => ({ name, points: points.map((point, index) => ({ time: at[index], value: point[key] })) });
-    const latest = points.at(-1);
-    cards.throughput.update(rate(latest?.images_per_second), [series("Throughput", "images_per_second")]);
-    cards.latency.update(milliseconds(latest?.latency_p50_ms), [series("Median", "latency_p50_ms"), series("99 of 100 below", "latency_p99_ms")]);
+    const throughput = smoothed(series("Throughput", "images_per_second"));
+    cards.throughput.update(rate(throughput.points.at(-1)?.value), [throughput]);
+    cards.latency.update(milliseconds(points.findLast((point) => Number.isFinite(point.latency_p50_ms))?.latency_p50_ms),
+      [bridged(series("Median", "latency_p50_ms")), bridged(series("99 of 100 below", "latency_p99_ms"))]);
     remember(lag);
     cards.lag.update(lag ? inTime(lag) : "–", [{ name: "Lag", points: lags }], lag ? `behind, ${counted(lag.records, "record")}` : "not known");
     fill(totals,
@@ -56,6 +58,28 @@ export function trends(signal) {
       total("Waiting for people", h("a", { href: hrefOf("review") }, compact(all?.review_waiting))),
       total("Dead letters", compact(all?.dead_letters)));
   }
+}
+
+/** Rows arrive in batches, so that single intervals swing between nothing and much: the mean of four. */
+function smoothed({ name, points }) {
+  return { name, points: points.map(({ time }, index) => {
+    const near = points.slice(Math.max(index - 3, 0), index + 1).map((point) => point.value).filter(Number.isFinite);
+    return { time, value: near.length ? near.reduce((sum, value) => sum + value, 0) / near.length : null };
+  }) };
+}
+
+/** Leaves out short times without an image, so that a slow feed has a line and not dots; long ones stay gaps. */
+function bridged({ name, points }) {
+  let last = -Infinity;
+  const next = points.map(() => Infinity);
+  for (let index = points.length - 1, after = Infinity; index >= 0; index -= 1) {
+    if (Number.isFinite(points[index].value)) after = points[index].time;
+    next[index] = after;
+  }
+  return { name, points: points.filter((point, index) => {
+    if (Number.isFinite(point.value)) last = point.time;
+    return Number.isFinite(point.value) || next[index] - last > LONGEST_BRIDGE_MS;
+  }) };
 }
 
 const inTime = (lag) => (Number.isFinite(lag.seconds) ? milliseconds(lag.seconds * 1000) : compact(lag.records));

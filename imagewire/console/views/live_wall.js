@@ -97,11 +97,11 @@ export class Wall {
     refreshTimes(this.element);
     if (this.paused || this.heldBy) return;
     this.#missed = 0;
-    const room = Math.min(this.#columns() * 2, UNDER_WAY - picturesUnderWay());
-    if (room <= 0) return;
+    // One at least: a verdict is worth showing while its picture is still being waited for.
+    const room = Math.max(Math.min(this.#columns() * 2, UNDER_WAY - picturesUnderWay()), 1);
     const chosen = this.#waiting.length <= room ? this.#waiting.splice(0) : sample(this.#waiting, room);
     for (const summary of chosen) {
-      const element = this.#make(summary);
+      const element = this.#make(summary, true);
       element.classList.add("fresh");
       this.element.prepend(element);
       this.#showings.push(performance.now());
@@ -117,16 +117,16 @@ export class Wall {
     for (const times of [this.#arrivals, this.#showings]) {
       times.splice(0, Math.max(times.findIndex((at) => at >= since), times.at(-1) < since ? times.length : 0));
     }
-    return { arrived: this.#arrivals.length / seconds, shown: this.#showings.length / seconds };
+    return { settled: now - this.#began >= PACE_MS / 2, arrived: this.#arrivals.length / seconds, shown: this.#showings.length / seconds };
   }
 
   #columns() {
     return Math.max(getComputedStyle(this.element).gridTemplateColumns.split(" ").length, 1);
   }
 
-  #make(summary) {
+  #make(summary, first = false) {
     const abort = new AbortController();
-    const element = tile(summary, { signal: AbortSignal.any([this.signal, abort.signal]) });
+    const element = tile(summary, { first, signal: AbortSignal.any([this.signal, abort.signal]) });
     this.#tiles.set(summary.image_id, { element, abort, summary });
     return element;
   }

@@ -7,9 +7,9 @@ import { percent, whole } from "../format.js";
 import { hrefOf } from "../route.js";
 import { interval } from "./interval.js";
 
-/** ruleList(rules, policy) → element, in the order in which rules are heard: by priority, then name. */
+/** ruleList(rules, policy) → element, by priority, then by how often they fired; bars are of one scale. */
 export function ruleList(rules, policy) {
-  const most = Math.max(...rules.map((rule) => rule.hit_rate ?? 0), 0) || 1;
+  const most = Math.max(...policy.rules.map((rule) => rule.hit_rate ?? 0), 0) || 1;
   const ordered = [...rules].sort((a, b) => b.priority - a.priority || (b.fired ?? 0) - (a.fired ?? 0));
   return h("ul", { class: "policy-rules" }, ordered.map((rule) => h("li", {}, entry(rule, most, policy))));
 }
@@ -18,14 +18,20 @@ function entry(rule, most, policy) {
   return h("details", { class: "policy-rule" },
     h("summary", {},
       h("span", { class: "policy-rule-name" }, h("strong", {}, rule.name), badge(rule.action), limits(rule)),
-      h("span", { class: "policy-rule-rate" }, meter((rule.hit_rate ?? 0) / most),
-        h("span", { class: "figures" }, rule.fired ? `${rate(rule.hit_rate)} of images` : "never fired"),
-        h("span", { class: "small soft figures" }, rule.fired ? `${whole(rule.fired)} in ${spanText(policy.hours)}` : ""))),
+      h("span", { class: "policy-rule-rate figures" }, meter((rule.hit_rate ?? 0) / most),
+        h("span", {}, rule.fired ? `${rate(rule.hit_rate)} of images` : "never fired"),
+        h("span", { class: "small soft" }, [rule.fired > 0 && `${whole(rule.fired)} in ${spanText(policy.hours)}`, precise(rule)].filter(Boolean).join("; ")))),
     h("div", { class: "policy-rule-inside stack" },
       rule.explanation && h("p", {}, rule.explanation),
       h("pre", { class: "condition", tabindex: 0, role: "group", "aria-label": `Condition of ${rule.name}` }, rule.condition),
       h("dl", { class: "facts" }, pairs(rule).map(([name, value]) => [h("dt", {}, name), h("dd", {}, value)])),
       rule.fired > 0 && h("p", {}, h("a", { href: hrefOf("sql", "", { q: example(rule.name) }) }, "Images on which it fired"))));
+}
+
+/** How often it is right, if audits tell. */
+function precise(rule) {
+  const [found] = [rule.precision].flat();
+  return Number.isFinite(found?.estimate) && `${percent(found.estimate)} right`;
 }
 
 /** Shares that are mostly small keep two digits. */
@@ -49,13 +55,12 @@ function limits(rule) {
 }
 
 function pairs(rule) {
-  const found = rule.precision;
-  const precise = [found].flat().filter(Boolean);
+  const audits = [rule.precision].flat().filter(Boolean);
   return [
     ["Priority", whole(rule.priority ?? 0)],
     ["Category", rule.category],
     ["Feeds", (rule.feeds ?? []).join(", ")],
-    ...precise.map((one) => [`Right, of ${whole(one.audited)} checked`, h("span", { class: "row" }, percent(one.estimate), interval(one))]),
+    ...audits.map((one) => [`Right, of ${whole(one.audited)} checked`, h("span", { class: "row" }, percent(one.estimate), interval(one))]),
     ["Thresholds", thresholds(rule.condition ?? "").join("; ")],
   ].filter(([, value]) => value);
 }

@@ -37,6 +37,7 @@ export async function show(page, { query, signal, setQuery }) {
     part.abort();
     part = new AbortController();
     filters.hidden = mode === "agreement";
+    name.hidden = filters.hidden;
     const until = AbortSignal.any([signal, part.signal]);
     const shared = { signal: until, onwaiting: tellWaiting, filters: () => ({ feed: feed.value, why: why.value }) };
     return { one: reviewOne, batch: reviewBatch, agreement: reviewAgreement }[mode](place, shared);
@@ -78,7 +79,7 @@ export async function show(page, { query, signal, setQuery }) {
   fill(page,
     h("div", { class: "page-head" }, h("h1", {}, "Review"),
       choice({ label: "How", value: mode, options: MODES, onchange: (value) => { mode = value; setQuery({ mode: value === "one" ? null : value }); draw(); } })),
-    h("div", { class: "stack" }, h("div", { class: "row apart review-head" }, waiting, h("div", { class: "row" }, filters, name)), place));
+    h("div", { class: "stack" }, h("div", { class: "row apart review-head" }, h("div", { class: "row" }, waiting, name), filters), place));
   sitting.onchange(() => tellWaiting(), signal);
   signal.addEventListener("abort", () => part.abort(), { once: true });
   const timer = setInterval(countAgain, COUNT_AGAIN_MS);
@@ -87,5 +88,5 @@ export async function show(page, { query, signal, setQuery }) {
 }
 
 function nameText() {
-  return reviewerName() ? `Reviewing as ${reviewerName()}` : "Your name";
+  return reviewerName() ? `Reviewing as ${reviewerName()}` : "Set your name";
 }

@@ -48,7 +48,7 @@ function cards({ reviewers = [], rule_agreement: agreement = [], rule_precision:
       { title: "Allowed", number: true, value: (row) => whole(row.allowed) },
       { title: "Blocked", number: true, value: (row) => whole(row.blocked) },
       { title: "Taken back", number: true, value: (row) => whole(row.withdrawn) },
-      { title: "Last", value: (row) => ago(row.last) }] })),
+      { title: "Last", class: "nowrap", value: (row) => ago(row.last) }] })),
     pairs.length > 0 && card("How often two reviewers agree", "Over images that both decided. Kappa leaves out what chance would explain: 1 is always, 0 no better than chance.",
       table({ label: "How often two reviewers agree", rows: pairs, columns: [
         { title: "Reviewers", value: (row) => `${row.reviewer_a} and ${row.reviewer_b}` },

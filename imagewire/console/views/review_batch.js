@@ -10,7 +10,7 @@ import { empty, failed, loading } from "../components/states.js";
 import { toast } from "../components/toast.js";
 import { badge, verdictWord } from "../components/verdict.js";
 import { append, fill, h } from "../dom.js";
-import { ago, counted } from "../format.js";
+import { ago, counted, whole } from "../format.js";
 import { picture } from "../pictures.js";
 import { hrefOf } from "../route.js";
 import { sitting } from "./review_decisions.js";
@@ -26,7 +26,7 @@ export function reviewBatch(place, { filters, onwaiting, signal }) {
   const wall = h("ul", { class: "tiles review-wall" });
   const below = h("div", {});
   const status = h("strong", { class: "figures", role: "status" });
-  const rule = select({ "aria-label": "Rule", options: [["", "Any rule"]], onchange: hideOthers });
+  const rule = select({ "aria-label": "Rule", class: "input slim", options: [["", "Any rule"]], onchange: hideOthers });
   let cursor = null;
   let anchor = null;
 
@@ -35,8 +35,7 @@ export function reviewBatch(place, { filters, onwaiting, signal }) {
     button({ text: "Block", icon: "stop", kind: "danger", key: "b", onclick: () => decide("block") }),
   ];
   const bar = h("section", { class: "card batch-bar", "aria-label": "Decision over what is chosen" }, h("div", { class: "card-body stack" },
-    h("div", { class: "row" }, status, actions,
-      button({ text: "None", kind: "plain", onclick: () => chooseAll(false) })),
+    h("div", { class: "row" }, status, actions, button({ text: "None", kind: "plain", onclick: () => chooseAll(false) })),
     h("details", {}, h("summary", {}, "Reason and labels"), fields.element)));
 
   async function load(more = false) {
@@ -68,7 +67,7 @@ export function reviewBatch(place, { filters, onwaiting, signal }) {
     if (!wall.isConnected) {
       fill(place, h("div", { class: "stack" },
         h("div", { class: "row" }, rule, button({ text: "Choose all", small: true, key: "*", onclick: () => chooseAll(true) }),
-          h("span", { class: "small soft" }, "Arrow keys move, space chooses, shift extends")),
+          h("span", { class: "small soft batch-hint" }, "Arrow keys move, space chooses, shift extends")),
         wall, below, bar));
     }
     hideOthers();
@@ -98,7 +97,7 @@ export function reviewBatch(place, { filters, onwaiting, signal }) {
   function count() {
     const number = chosen().length;
     for (const one of actions) one.disabled = number === 0;
-    status.textContent = number ? `${counted(number, "image")} chosen` : "Nothing chosen";
+    status.textContent = number ? `${whole(number)} chosen` : "Nothing chosen";
     bar.classList.toggle("idle", number === 0);
   }
 

@@ -38,12 +38,14 @@ export function reviewOne(place, { filters, onwaiting, signal }) {
   let showing = new AbortController();
 
   const boxesButton = button({ text: "Boxes", icon: "box", small: true, pressed: true, key: "o", onclick: toggleBoxes });
-  const blurButton = button({ text: "As it is", icon: "eye", small: true, pressed: false, key: "h", title: "Show what privacy hides (h)", onclick: toggleBlur });
+  const blurButton = button({ text: "Unblurred", icon: "eye", small: true, pressed: false, key: "h", title: "Show what privacy hides (h)", onclick: toggleBlur });
   const actions = [
     button({ text: "Allow", icon: "check", kind: "allow", key: "a", onclick: () => decide("allow") }),
     button({ text: "Block", icon: "stop", kind: "danger", key: "b", onclick: () => decide("block") }),
     button({ text: "Later", icon: "right", kind: "plain", key: "s", title: "Leave it for later (s)", onclick: later }),
   ];
+  // On a phone the picture needs the room.
+  const more = h("details", { class: "decision-more", open: matchMedia("(min-width: 761px)").matches }, h("summary", {}, "Reason and labels"), fields.element);
   const undoButton = button({ text: "Undo", icon: "undo", kind: "plain", key: "u", onclick: undoLast });
 
   function frame() {
@@ -51,7 +53,7 @@ export function reviewOne(place, { filters, onwaiting, signal }) {
       h("section", { class: "card review-picture", "aria-label": "Picture" }, stage, h("div", { class: "review-tools row" }, boxesButton, blurButton)),
       h("section", { class: "card review-why", "aria-label": "Why it waits" }, h("div", { class: "card-body" }, why)),
       h("section", { class: "card review-decide", "aria-label": "Decision" }, h("div", { class: "card-body stack" },
-        h("div", { class: "row review-actions" }, actions, h("span", { class: "push" }), undoButton), fields.element)));
+        h("div", { class: "row review-actions" }, actions, h("span", { class: "push" }), undoButton), more)));
     if (!layout.isConnected) fill(place, layout);
   }
 
@@ -183,7 +185,7 @@ export function reviewOne(place, { filters, onwaiting, signal }) {
     { key: "b", text: "Block", run: () => decide("block") },
     { key: "s", text: "Leave for later", run: later },
     { key: "u", text: "Take the last decision back", run: undoLast },
-    { key: "r", text: "Write a reason", run: () => fields.focus() },
+    { key: "r", text: "Write a reason", run: () => { more.open = true; fields.focus(); } },
     ...fields.reasons.map((reason, index) => ({ key: String(index + 1), text: `Reason: ${reason}`, run: () => fields.toggle(reason) })),
     { key: "o", text: "Boxes", run: toggleBoxes },
     { key: "h", text: "Show what privacy hides", run: toggleBlur },
@@ -220,7 +222,7 @@ function reasonsOf(image) {
 }
 
 function section(title, items, left = 0) {
-  return h("section", {}, h("h3", {}, title), h("ul", { class: "measured" }, items), left > 0 && h("p", { class: "small soft" }, `and ${left} more`));
+  return h("section", {}, h("h2", { class: "small soft" }, title), h("ul", { class: "measured" }, items), left > 0 && h("p", { class: "small soft" }, `and ${left} more`));
 }
 
 function measured(name, value) {

@@ -67,7 +67,7 @@ export async function show(page, { query, signal, setQuery }) {
       field(label, control), button({ text: "Search", icon: "search", kind: "primary", type: "submit" }));
     fill(asks, { picture: () => picture.element, id: () => form(id, "Image id"), text: () => [form(words, "Words"), h("div", {}, choice({ label: "Which words", value: meaning, onchange: mean,
         options: [["read", "Read in pictures"], ["shown", "What pictures show"]] }))] }[mode]());
-    fill(body, h("section", { class: "card" }, h("div", { class: "card-body stack" }, asks, filters.element)), status, results);
+    fill(body, h("section", { class: "card" }, h("div", { class: "card-body stack" }, asks, filters.element)), h("div", { class: "stack" }, status, results));
     status.textContent = "";
     fill(results, invitation(mode));
   }

@@ -30,7 +30,8 @@ export async function show(page, { query, signal, setQuery }) {
     empty({ icon: "sql", title: "The answer stands here", detail: "Run the statement above, or begin with one of the examples.", slim: true }));
   const runButton = button({ text: "Run", icon: "play", kind: "primary", title: "Ctrl or ⌘ and Enter", onclick: run });
   const stopButton = button({ text: "Stop", icon: "close", hidden: true, onclick: () => running?.abort() });
-  const beside = h("div", { class: "stack" });
+  const besideList = h("div", {});
+  const besideChoice = h("div", {}, choice({ label: "Beside the editor", value: "schema", options: [["schema", "Schema"], ["examples", "Examples"]], onchange: showBeside }));
 
   async function run() {
     const statement = editor.input.value.trim();
@@ -84,8 +85,8 @@ export async function show(page, { query, signal, setQuery }) {
       const charted = plan && shape === "chart";
       if (one) one.hidden = !charted;
       fill(body,
-        found.error && h("div", { class: "card-body" }, notice(`The answer broke off: ${found.error.message ?? found.error}`, "error")),
-        found.truncated && h("div", { class: "card-body" }, notice(`Only the first ${counted(rows.length, "row")}; the file has all that the settings allow.`)),
+        found.error && h("div", { class: "answer-note" }, notice(`The answer broke off: ${found.error.message ?? found.error}`, "error")),
+        found.truncated && h("div", { class: "answer-note" }, notice(`Only the first ${counted(rows.length, "row")}; the file has all that the settings allow.`)),
         charted ? h("div", { class: "card-body" }, answerChart(plan, columns, rows, Number(measure.value)))
           : rows.length ? answerTable(columns, rows)
             : empty({ icon: "sql", title: "No rows", detail: "The statement ran, and nothing matched.", slim: true }));
@@ -130,9 +131,11 @@ export async function show(page, { query, signal, setQuery }) {
   }
 
   async function showBeside(which) {
-    fill(beside,
-      choice({ label: "Beside the editor", value: which, options: [["schema", "Schema"], ["examples", "Examples"]], onchange: showBeside }),
-      which === "examples" ? examples() : await schema());
+    fill(besideList, which === "examples" ? examples() : loading(6, "Loading the schema"));
+    for (const radio of besideChoice.querySelectorAll("input")) radio.checked = radio.value === which;
+    if (which === "examples") return;
+    const list = await schema();
+    if (list && besideChoice.querySelector("input:checked").value === "schema") fill(besideList, list);
   }
 
   function examples() {
@@ -165,7 +168,7 @@ export async function show(page, { query, signal, setQuery }) {
           h("div", { class: "sql-bar" }, runButton, stopButton, button({ text: "Keep", kind: "plain", onclick: keep }), status,
             h("p", { class: "small soft push", id: "sql-keys" }, h("kbd", {}, "Ctrl"), " ", h("kbd", {}, "Enter"), " runs, ", h("kbd", {}, "Esc"), " ", h("kbd", {}, "Tab"), " leaves the editor"))),
         answer),
-      h("aside", { class: "card sql-beside", "aria-label": "Schema and examples" }, h("div", { class: "card-body" }, beside))));
+      h("aside", { class: "card sql-beside", "aria-label": "Schema and examples" }, h("div", { class: "card-body stack" }, besideChoice, besideList))));
   addShortcuts("SQL", [{ key: "e", text: "To the editor", run: () => editor.input.focus() }], signal);
   await showBeside("schema");
 }
