@@ -28,7 +28,7 @@ export async function follow(path, { query, signal, onEvent, onState = () => {} 
     try {
       await readOnce(path, { query, signal, lastId,
         onOpen: () => { wait = FIRST_WAIT_MS; onState({ state: "open" }); },
-        onEvent: (event) => { lastId = event.id; onEvent(event); } });
+        onId: (id) => { lastId = id; }, onEvent });
     } catch (error) {
       if (signal.aborted) return;
       problem = error;
@@ -42,14 +42,14 @@ export async function follow(path, { query, signal, onEvent, onState = () => {} 
   }
 }
 
-async function readOnce(path, { query, signal, lastId, onOpen, onEvent }) {
+async function readOnce(path, { query, signal, lastId, onOpen, onId, onEvent }) {
   const silence = new AbortController();
   const either = AbortSignal.any([signal, silence.signal]);
   const response = await request(path, { query, signal: either, accept: "text/event-stream",
     headers: lastId ? { "Last-Event-ID": lastId } : {} });
   onOpen();
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-  const parser = new EventParser(lastId, onEvent);
+  const parser = new EventParser(lastId, onId, onEvent);
   for (;;) {
     const timer = setTimeout(() => silence.abort(), SILENCE_MS);
     try {
@@ -62,11 +62,15 @@ async function readOnce(path, { query, signal, lastId, onOpen, onEvent }) {
   }
 }
 
-/** The text/event-stream format: lines, an empty one ends an event, a colon first is a comment. */
+/**
+ * The text/event-stream format: lines, an empty one ends an event, a colon first is a comment. An id
+ * without data moves on as well: it stands for events that this stream's filter left out.
+ */
 export class EventParser {
-  constructor(lastId, onEvent) {
+  constructor(lastId, onId, onEvent) {
     this.rest = "";
     this.lastId = lastId;
+    this.onId = onId;
     this.onEvent = onEvent;
     this.clear();
   }
@@ -84,6 +88,7 @@ export class EventParser {
 
   line(line) {
     if (line === "") {
+      this.onId(this.lastId);
       if (this.data.length) this.onEvent({ event: this.event, data: this.data.join("\n"), id: this.lastId });
       return this.clear();
     }

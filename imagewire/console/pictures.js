@@ -24,13 +24,16 @@ let running = 0;
 /** How many pictures are being fetched or wait for it: a wall adds no more than can be shown. */
 export const picturesUnderWay = () => running + waiting.length;
 
-/** The bytes of a picture as a Blob. `query` as the route takes it (size, unblurred, label, …). */
-export async function pictureBlob(id, { what = "picture", query, signal } = {}) {
+/**
+ * The bytes of a picture as a Blob. `query` as the route takes it (size, unblurred, label, …); `first`:
+ * before those that wait already.
+ */
+export async function pictureBlob(id, { what = "picture", query, signal, first = false } = {}) {
   const path = address`v1/images/${id}/` + what;
   const name = `${apiKey()} ${path}${queryOf(query)}`;
   const found = kept.get(name);
   if (found && performance.now() - found.since < KEPT_MS) return found.blob;
-  const release = await turn(signal);
+  const release = await turn(signal, first);
   try {
     const blob = await (await patiently(path, { query, signal, accept: "image/webp, image/*" })).blob();
     if (blob.size <= KEPT_UP_TO_BYTES && !query?.unblurred) keep(name, blob);
@@ -59,7 +62,7 @@ function keep(name, blob) {
   if (kept.size > KEPT) kept.delete(kept.keys().next().value);
 }
 
-function turn(signal) {
+function turn(signal, first) {
   return new Promise((resolve, reject) => {
     const start = () => {
       signal?.removeEventListener("abort", leave);
@@ -74,7 +77,8 @@ function turn(signal) {
     if (signal?.aborted) return void reject(signal.reason);
     if (running < AT_ONCE) return start();
     signal?.addEventListener("abort", leave, { once: true });
-    waiting.push(start);
+    if (first) waiting.unshift(start);
+    else waiting.push(start);
   });
 }
 
@@ -93,7 +97,7 @@ const observer = new IntersectionObserver((entries) => {
 /**
  * A place that shows the picture once it is in sight, and in words why not where it cannot be had.
  *
- * Options: `what`, `query`, `signal` as above; `alt`; `onshown(image)`; `onfailed(problem)`.
+ * Options: `what`, `query`, `signal`, `first` as above; `alt`; `onshown(image)`; `onfailed(problem)`.
  */
 export function picture(id, options = {}) {
   const place = h("span", { class: "picture" }, skeleton({ height: "100%" }));

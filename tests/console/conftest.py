@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 import uvicorn
 from front_process import ClickHouseServer, QdrantServer
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
 from shared_broker import SharedBroker
 
 from imagewire.api.app import make_app
@@ -95,6 +95,8 @@ def browser(full_console: str, empty_console: str) -> Iterator[Browser]:
     program = shutil.which("chromium") or shutil.which("chromium-browser")
     if program is None:
         pytest.skip("no Chromium is installed; with Debian: apt-get install chromium")
+    # A machine that runs other tests beside these is slow at times.
+    expect.set_options(timeout=30_000)
     with sync_playwright() as playwright:
         # Root, as in containers, has no sandbox.
         running = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])

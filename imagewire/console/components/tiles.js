@@ -17,10 +17,10 @@ const POINTED_AT_MS = 120;
  * tile(summary, {signal, size: 320, aside})
  *
  * `summary` is an ImageSummary of the API. `aside`: text or a node at the caption's end in place of
- * the time (a distance, a count). Ends its requests when `signal` aborts.
+ * the time (a distance, a count). `first`: its picture is loaded before those that wait. Ends its requests when `signal` aborts.
  */
-export function tile(summary, { signal, size = 320, aside } = {}) {
-  const place = picture(summary.image_id, { query: { size, feed: summary.feed }, signal, alt: altOf(summary) });
+export function tile(summary, { signal, size = 320, aside, first = false } = {}) {
+  const place = picture(summary.image_id, { first, query: { size, feed: summary.feed }, signal, alt: altOf(summary) });
   const labels = h("span", { class: "tile-labels", "aria-hidden": "true" });
   const when = aside ?? h("time", { class: "tile-time", datetime: summary.event_time, title: time(summary.event_time) }, ago(summary.event_time));
   const element = h("a", { class: `tile ${summary.verdict ?? ""}`, href: hrefOf("image", summary.image_id, { feed: summary.feed }), data: { id: summary.image_id } },
