@@ -30,6 +30,7 @@ VIEW_COMMENTS: Mapping[str, str] = {
     "verdicts_hourly": "Images by hour, feed and verdict.",
     "latency_hourly": "Quantiles of the latency by hour and feed.",
     "drift": "Population stability index of scores and embeddings, the last day against a week.",
+    "reliability": "What people decided, by how sure the scores were: for calibration.",
     "histograms_hourly": "Distributions of scores and embeddings by hour, in fine bins.",
 }
 
