@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,21 +9,25 @@ from typing import Any
 from starlette.responses import Response
 
 from imagewire.api.keys import Caller, Scope
-from imagewire.api.problems import Problem
+from imagewire.api.problems import MEDIA_TYPE, Problem
 from imagewire.api.work_thread import BusyError
-from models.errors import ModelError
 
-logger = logging.getLogger(__name__)
+LARGEST = 1280
+"""Longer side in pixels of the largest picture that is shown; the thumbnail maker's, which is not
+asked because it would load torch."""
 
+_PROBLEM: dict[str, Any] = {"content": {MEDIA_TYPE: {"schema": {"type": "object"}}}}
 PICTURE: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The picture.",
         "content": {"image/webp": {"schema": {"type": "string", "format": "binary"}}},
     },
     304: {"description": "It is what If-None-Match names."},
-    410: {"description": "The picture is no longer where it was, or another one is there."},
-    502: {"description": "Whoever has the picture does not give it."},
-    503: {"description": "It cannot be made at the moment."},
+    410: {
+        "description": "The picture is no longer where it was, or another one is there.",
+        **_PROBLEM,
+    },
+    502: {"description": "Whoever has the picture does not give it.", **_PROBLEM},
 }
 """The answers of a route that shows a picture, for the API's description."""
 
@@ -59,33 +62,16 @@ def require_unblurring(caller: Caller) -> None:
         )
 
 
-def busy(error: BusyError) -> Problem:
-    """503: too many wait for the same."""
-    return Problem(
-        503,
-        "busy",
-        "Too much is asked at once",
-        str(error),
-        headers={"Retry-After": str(error.retry_after)},
-    )
-
-
 @contextmanager
-def picture_problems() -> Iterator[None]:
-    """Answers what making a picture raises as a `Problem`. Without what finds faces, for instance,
-    no picture is shown at all."""
-    # operators.operator imports torch, which takes seconds and is loaded once a picture is made
-    from operators.operator import OperatorError
-
+def told_when_busy() -> Iterator[None]:
+    """Answers `BusyError` as a problem with Retry-After."""
     try:
         yield
     except BusyError as error:
-        raise busy(error) from error
-    except (OperatorError, ModelError) as error:
-        logger.error("no picture can be shown: %s", error)
         raise Problem(
             503,
-            "pictures-unavailable",
-            "No picture can be shown here",
-            "what must be hidden in pictures cannot be looked for; the service's log says why",
+            "busy",
+            "Too much is asked at once",
+            str(error),
+            headers={"Retry-After": str(error.retry_after)},
         ) from error

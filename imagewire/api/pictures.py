@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -19,6 +20,7 @@ from imagewire.api.kafka_record import KafkaRecords, RecordGoneError
 from imagewire.api.kept_bytes import KeptBytes
 from imagewire.api.problems import Problem
 from imagewire.settings import Settings
+from models.errors import ModelError
 from operators.frame import Origin
 from streams.fetch import Fetcher
 from streams.fetched import FetchError
@@ -27,6 +29,8 @@ from streams.records import frame_from_record
 if TYPE_CHECKING:
     from operators.findings import Findings
     from operators.thumbnail import Thumbnail, ThumbnailMaker
+
+logger = logging.getLogger(__name__)
 
 _KEPT_BYTES = 96 * 1024 * 1024
 """Encoded pictures kept: a person who looks at one asks for it in several sizes."""
@@ -191,6 +195,7 @@ class Pictures:
         unblurred: bool,
     ) -> Thumbnail:
         from operators.frame import Failure
+        from operators.operator import OperatorError
         from operators.thumbnail import LARGEST, Shown
 
         if not 1 <= size <= LARGEST:
@@ -201,7 +206,17 @@ class Pictures:
                 f"size is {size}: 1 to {LARGEST} pixels are possible",
             )
         kind: _Kind = "open" if unblurred else "small" if size <= SMALL else "large"
-        made = self._maker(kind).make([Shown(content, findings, hidden)], [size])[0]
+        try:
+            maker = self._maker(kind)
+        except (ModelError, OperatorError) as error:
+            logger.error("no picture can be shown: %s", error)
+            raise Problem(
+                503,
+                "pictures-unavailable",
+                "No picture can be shown here",
+                "what must be hidden in pictures cannot be looked for; the service's log says why",
+            ) from error
+        made = maker.make([Shown(content, findings, hidden)], [size])[0]
         if isinstance(made, Failure):
             raise Problem(
                 422,

@@ -20,15 +20,20 @@ from aiokafka import AIOKafkaProducer
 from fastapi import Depends, Request
 from prometheus_client import CollectorRegistry
 
-from imagewire.api.figures import Figures
+from imagewire.api.ban_desk import BanDesk
+from imagewire.api.figures import Figures, Kept
+from imagewire.api.heat_maps import HeatMaps
 from imagewire.api.json_values import rows_of
 from imagewire.api.keys import Keys
 from imagewire.api.looking import Looking
 from imagewire.api.outcomes import Outcomes
 from imagewire.api.pictures import Pictures
+from imagewire.api.policy_in_force import PolicyInForce
+from imagewire.api.policy_models import DriftShown
 from imagewire.api.review_desk import ReviewDesk
 from imagewire.api.sql_questions import SqlQuestions
 from imagewire.api.verdict_feed import VerdictFeed
+from imagewire.api.work_thread import WorkThread
 from imagewire.settings import Settings
 from sinks.clickhouse.reader import ClickHouseReader
 from sinks.kafka.reachable import connection_error
@@ -37,6 +42,8 @@ from sinks.qdrant.reader import VectorReader
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+_DRIFT_SECONDS = 60.0
 
 
 class Services:
@@ -50,11 +57,16 @@ class Services:
         sql: statements of callers, so many at once.
         reviews: the queue of images that wait for people.
         figures: throughput, latency and lag of the last minutes.
+        policy: the one in force.
+        bans: the lists of known images.
+        drift: what was found of it, for some minutes: it is a long question.
         vectors: Qdrant; there after `start`.
         looking: embeds pictures to search by.
         pictures: the bytes of stored images, and what may be shown of them.
         verdicts: the live feed of images.verdicts, for many readers.
         outcomes: what became of images that were just published.
+        heat_maps: explains images, one at a time.
+        comparing: a thread for comparing many images with each other.
         registry: metrics of this process.
         closing: is set when the process is to end; whatever answers for long ends then.
 
@@ -73,6 +85,8 @@ class Services:
         self.sql = SqlQuestions(self.reader, settings.api.sql_at_once)
         self.looking = Looking(settings)
         self.pictures = Pictures(settings)
+        self.heat_maps = HeatMaps(settings)
+        self.comparing = WorkThread("comparisons of many images", 4)
         self.verdicts = VerdictFeed(settings.kafka)
         self.outcomes = Outcomes(settings.kafka)
         self._farewell: asyncio.Task[None] | None = None
@@ -85,6 +99,9 @@ class Services:
         self._starting_producer = asyncio.Lock()
         self.reviews = ReviewDesk(settings, self.asking, self.producer)
         self.figures = Figures(settings, self.query, self.reviews.length)
+        self.policy = PolicyInForce(settings)
+        self.bans = BanDesk(settings, self.query, self.producer, self.looking.embedding)
+        self.drift: Kept[list[DriftShown]] = Kept(_DRIFT_SECONDS)
 
     async def start(self) -> None:
         """Make what belongs to the running loop. No store need be there."""
@@ -108,10 +125,13 @@ class Services:
             await producer.stop()
         await self.pictures.close()
         await self.looking.close()
+        await self.heat_maps.close()
+        await asyncio.to_thread(self.comparing.close)
         await self.vectors.close()
         await self.sql.close()
         await self.reviews.close()
         await self.figures.close()
+        await self.policy.close()
         await asyncio.to_thread(self._asking.shutdown, cancel_futures=True)
         while not self._readers.empty():
             self._readers.get_nowait().close()

@@ -11,8 +11,8 @@ from imagewire.api.asked_image import ImageId, known_image
 from imagewire.api.exact_route import ExactRoute
 from imagewire.api.keys import Caller, Scope, needs
 from imagewire.api.picture_answers import (
+    LARGEST,
     PICTURE,
-    picture_problems,
     picture_response,
     require_unblurring,
     unchanged,
@@ -22,9 +22,6 @@ from imagewire.api.services import Services, Shared
 from imagewire.api.shown_pictures import Look, picture_of
 
 router = APIRouter(tags=["pictures"], route_class=ExactRoute)
-
-LARGEST = 1280
-"""The thumbnail maker's largest, in pixels; naming it here spares loading torch."""
 
 Reader = Annotated[Caller, Depends(needs(Scope.READ))]
 Size = Annotated[
@@ -101,5 +98,4 @@ async def _answer(
     current = look.tag(known)
     if unchanged(tag, current):
         return picture_response(None, current)
-    with picture_problems():
-        return picture_response(await picture_of(services.pictures, known, look), current)
+    return picture_response(await picture_of(services.pictures, known, look), current)
