@@ -201,6 +201,7 @@ class Worker:
         self._beside(self._people.run(), "people", stack)
         self._beside(self._bans.run(), "bans", stack)
         self._beside(self._policies.run(), "policy", stack)
+        self._beside(self._terms.watch(), "terms", stack)
         for known in (self._know_policy, self._know_people, self._know_bans):
             if not await self._unless_stopped(known()):
                 return False
