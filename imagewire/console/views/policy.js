@@ -59,21 +59,27 @@ function policyCards(policy) {
   const shadow = rules.filter((rule) => rule.enabled && rule.shadow);
   const off = rules.filter((rule) => !rule.enabled);
   const versions = policy.versions ?? [];
+  const others = policy.other_rules ?? [];
   return [
     h("section", { class: "card" },
       h("header", {}, h("h2", {}, "In force"), h("span", { class: "soft small" }, SOURCES[policy.source] ?? policy.source)),
       h("div", { class: "card-body stack" },
         h("div", { class: "figures-row" },
-          figure("Version", h("code", {}, policy.version)), figure("Rules in force", whole(inForce.length)),
+          figure("Version", policy.version ? h("code", {}, policy.version) : "none that can be used"), figure("Rules in force", whole(inForce.length)),
           figure("In shadow", whole(shadow.length)), figure("Images judged", whole(policy.images))),
+        policy.trouble && notice(policy.trouble, "error"),
         (policy.warnings ?? []).map((warning) => notice(warningText(warning), "review")),
-        versions.length > 1 && h("details", {}, h("summary", {}, counted(versions.length, "version"), " decided in this time"), versionTable(versions)),
+        versions.length > 0 && h("details", {}, h("summary", {}, counted(versions.length, "version"), " decided in the last 90 days"), versionTable(versions)),
         policy.text && h("details", {}, h("summary", {}, "The policy's text"), h("pre", { class: "policy-text", tabindex: 0 }, policy.text)))),
     h("section", { class: "card" }, h("header", {}, h("h2", {}, "Rules")),
       inForce.length ? ruleList(inForce, policy) : empty({ icon: "policy", title: "No rules", detail: "Every image is allowed.", slim: true })),
     shadow.length > 0 && h("section", { class: "card" }, h("header", {}, h("h2", {}, "In shadow")),
       h("p", { class: "card-about small soft" }, "Evaluated and recorded with every verdict, never acted on: what these would have done, had they been in force."),
       ruleList(shadow, policy)),
+    others.length > 0 && h("section", { class: "card" }, h("header", {}, h("h2", {}, "Fired, and not of this policy")),
+      h("p", { class: "card-about small soft" }, "Rules of earlier versions, and errors of rules that could not be evaluated."),
+      h("div", { class: "card-body flush" }, table({ label: "Fired, and not of this policy", rows: others, columns: [
+        { title: "Rule", value: (row) => row.name }, { title: "Fired", number: true, value: (row) => whole(row.fired) }] }))),
     off.length > 0 && h("section", { class: "card" }, h("header", {}, h("h2", {}, "Switched off")), ruleList(off, policy)),
   ];
 }
@@ -104,6 +110,7 @@ function modelCards({ models = [], drift = [] }) {
         { title: "Model", value: (row) => row.name ?? row.model },
         { title: "Version", value: (row) => h("code", {}, row.version) },
         { title: "Task", value: (row) => row.task },
+        { title: "Thresholds", value: (row) => thresholdText(row.thresholds) },
         { title: "Images", number: true, value: (row) => whole(row.images) },
         { title: "Last seen", value: (row) => (isOld(row.last_seen) ? [ago(row.last_seen), " ", tag("not lately")] : ago(row.last_seen)) },
         { title: "Licence", value: (row) => row.licence }] })
@@ -111,6 +118,13 @@ function modelCards({ models = [], drift = [] }) {
     driftCard(drift),
     h("p", { class: "small soft" }, "More of this in ", h("a", { href: hrefOf("sql", "", { q: "SELECT * FROM drift ORDER BY psi DESC" }) }, "SQL"), "."),
   ];
+}
+
+/** {person: 0.25} → "person 0.25"; many are counted. */
+function thresholdText(thresholds) {
+  const found = Object.entries(thresholds ?? {});
+  const text = found.slice(0, 3).map(([name, value]) => `${name} ${value}`).join(", ");
+  return found.length > 3 ? h("span", { title: found.map((one) => one.join(" ")).join(", ") }, `${text} and ${found.length - 3} more`) : text;
 }
 
 function isOld(text) {

@@ -78,10 +78,10 @@ export function reviewBatch(place, { filters, onwaiting, signal }) {
     const rules = (image.fired ?? []).filter((one) => !one.shadow).map((one) => one.rule);
     const element = h("li", { class: "pick" },
       h("label", { class: `tile ${image.verdict ?? ""}` },
-        h("span", { class: "tile-picture" }, picture(image.image_id, { query: { size: TILE }, signal, alt: "" }), box),
+        h("span", { class: "tile-picture" }, picture(image.image_id, { query: { size: TILE, feed: image.feed }, signal, alt: "" }), box),
         h("span", { class: "tile-caption" }, badge(image.verdict), h("span", { class: "tile-end" }, ago(image.waiting_since)),
           h("span", { class: "tile-feed cut", title: rules.join(", ") }, [image.claimed_by && `with ${image.claimed_by}`, image.feed, ...(image.why === "audit" ? ["audit"] : rules)].filter(Boolean).join(" · ")))),
-      h("a", { class: "button small icon found-more", href: hrefOf("image", image.image_id), "aria-label": `Everything about ${image.image_id}`, title: "Everything about it" }, "…"));
+      h("a", { class: "button small icon found-more", href: hrefOf("image", image.image_id, { feed: image.feed }), "aria-label": `Everything about ${image.image_id}`, title: "Everything about it" }, "…"));
     tiles.set(image.image_id, { image, element, box });
     return element;
   }

@@ -14,7 +14,7 @@ import { facts } from "../components/table.js";
 import { toast } from "../components/toast.js";
 import { badge, tag, verdictWord } from "../components/verdict.js";
 import { fill, h } from "../dom.js";
-import { ago, score } from "../format.js";
+import { ago, labelWords, score } from "../format.js";
 import { showIn } from "../pictures.js";
 import { hrefOf } from "../route.js";
 import { by, sitting } from "./review_decisions.js";
@@ -24,6 +24,8 @@ const SIZE = 960;
 const LOOK_AGAIN_MS = 700;
 const LOOKS = 6;
 const LONGEST_LISTS = 12;
+/** Decisions that may still be under way. */
+const LATELY = 20;
 
 /** Shows the queue in `place` until `signal` aborts. `filters()` gives feed and why; `onwaiting(counts)`. */
 export function reviewOne(place, { filters, onwaiting, signal }) {
@@ -31,7 +33,6 @@ export function reviewOne(place, { filters, onwaiting, signal }) {
   const fields = decisionFields();
   const stage = h("div", { class: "review-stage" });
   const why = h("div", { class: "stack" });
-  const layout = h("div", { class: "review-one" });
   let image = null;
   let boxes = true;
   let unblurred = false;
@@ -48,14 +49,11 @@ export function reviewOne(place, { filters, onwaiting, signal }) {
   const more = h("details", { class: "decision-more", open: matchMedia("(min-width: 761px)").matches }, h("summary", {}, "Reason and labels"), fields.element);
   const undoButton = button({ text: "Undo", icon: "undo", kind: "plain", key: "u", onclick: undoLast });
 
-  function frame() {
-    fill(layout,
-      h("section", { class: "card review-picture", "aria-label": "Picture" }, stage, h("div", { class: "review-tools row" }, boxesButton, blurButton)),
-      h("section", { class: "card review-why", "aria-label": "Why it waits" }, h("div", { class: "card-body" }, why)),
-      h("section", { class: "card review-decide", "aria-label": "Decision" }, h("div", { class: "card-body stack" },
-        h("div", { class: "row review-actions" }, actions, h("span", { class: "push" }), undoButton), more)));
-    if (!layout.isConnected) fill(place, layout);
-  }
+  const layout = h("div", { class: "review-one" },
+    h("section", { class: "card review-picture", "aria-label": "Picture" }, stage, h("div", { class: "review-tools row" }, boxesButton, blurButton)),
+    h("section", { class: "card review-why", "aria-label": "Why it waits" }, h("div", { class: "card-body" }, why)),
+    h("section", { class: "card review-decide", "aria-label": "Decision" }, h("div", { class: "card-body stack" },
+      h("div", { class: "row review-actions" }, actions, h("span", { class: "push" }), undoButton), more)));
 
   async function next() {
     image = null;
@@ -70,7 +68,7 @@ export function reviewOne(place, { filters, onwaiting, signal }) {
       image = found.image;
       unblurred = false;
       press(blurButton, false);
-      frame();
+      if (!layout.isConnected) fill(place, layout);
       showImage();
       allowActions(true);
     } catch (problem) {
@@ -82,7 +80,7 @@ export function reviewOne(place, { filters, onwaiting, signal }) {
   async function waitingImage() {
     let found = null;
     for (let look = 0; look < LOOKS; look += 1) {
-      found = await get("v1/review/next", { ...filters(), ...by(), skip: [...skipped] }, { signal });
+      found = await get("v1/review/next", { ...filters(), ...by(), skip: [...skipped, ...sitting.ids.slice(0, LATELY)] }, { signal });
       if (!found.image || !(sitting.has(found.image.image_id) || skipped.has(found.image.image_id))) return found;
       await new Promise((resolve) => setTimeout(resolve, LOOK_AGAIN_MS));
     }
@@ -90,11 +88,12 @@ export function reviewOne(place, { filters, onwaiting, signal }) {
   }
 
   function nothing() {
+    const undo = sitting.decided.length > 0 && button({ text: "Undo the last", icon: "undo", kind: "plain", onclick: undoLast });
     fill(place, h("section", { class: "card" }, skipped.size
       ? empty({ icon: "review", title: "Only what you put off is left", detail: `You left ${skipped.size} for later.`,
-        actions: [button({ text: "Look at them now", kind: "primary", onclick: () => { skipped.clear(); start(); } }), undoButton] })
+        actions: [button({ text: "Look at them now", kind: "primary", onclick: () => { skipped.clear(); start(); } }), undo] })
       : empty({ icon: "check", title: "Nothing waits", detail: "Every image that asked for a person has a decision. New ones appear here as they come.",
-        actions: [button({ text: "Look again", icon: "refresh", onclick: start }), undoButton] })));
+        actions: [button({ text: "Look again", icon: "refresh", onclick: start }), undo] })));
   }
 
   function showImage() {
@@ -108,9 +107,9 @@ export function reviewOne(place, { filters, onwaiting, signal }) {
     const ends = AbortSignal.any([signal, showing.signal]);
     const inside = h("span", { class: "picture" }, loading(1, "Loading the picture"));
     fill(stage, inside);
-    showIn(inside, shown.image_id, { query: { size: SIZE, unblurred: unblurred || null }, signal: ends, alt: altOf(shown) });
+    showIn(inside, shown.image_id, { query: { size: SIZE, feed: shown.feed, unblurred: unblurred || null }, signal: ends, alt: altOf(shown) });
     try {
-      const { findings } = await get(address`v1/images/${shown.image_id}`, {}, { signal: ends });
+      const { findings } = await get(address`v1/images/${shown.image_id}`, { feed: shown.feed }, { signal: ends });
       const drawing = overlay(findings, { show: LAYERS, fit: "meet" });
       if (drawing && image === shown) {
         drawing.classList.toggle("off", !boxes);
@@ -135,7 +134,8 @@ export function reviewOne(place, { filters, onwaiting, signal }) {
   }
 
   function allowActions(on) {
-    for (const one of actions) one.disabled = !on;
+    // Not `disabled`: whoever decides with Enter on a button would lose the focus each time.
+    for (const one of actions) one.setAttribute("aria-disabled", String(!on));
   }
 
   function decide(decision) {
@@ -171,7 +171,6 @@ export function reviewOne(place, { filters, onwaiting, signal }) {
 
   function start() {
     fill(place, layout);
-    frame();
     fill(stage, h("span", { class: "picture" }, loading(1, "Loading the next image")));
     fill(why, loading(6, "Loading the next image"));
     return next();
@@ -195,7 +194,7 @@ export function reviewOne(place, { filters, onwaiting, signal }) {
 
 function altOf(image) {
   const labels = [...new Set((image.objects ?? []).map((one) => one.label))];
-  return labels.length ? `Picture with ${labels.slice(0, 6).join(", ")}` : "Picture";
+  return labels.length ? `Picture with ${labels.slice(0, 6).map(labelWords).join(", ")}` : "Picture";
 }
 
 /** Why an image waits and what was found in it. */
@@ -207,13 +206,13 @@ function reasonsOf(image) {
   return [
     h("div", { class: "row" }, badge(image.verdict, { large: true }),
       image.why === "audit" ? tag("drawn by chance to check") : tag("asked for by the policy"),
-      h("a", { class: "push small", href: hrefOf("image", image.image_id) }, "Everything about it")),
+      h("a", { class: "push small", href: hrefOf("image", image.image_id, { feed: image.feed }) }, "Everything about it")),
     fired.length > 0 && h("ul", { class: "fired" }, fired.map((one) => h("li", {},
       h("div", { class: "row" }, h("strong", {}, one.rule), badge(one.action), one.shadow && tag("shadow")),
       one.explanation && h("p", {}, one.explanation)))),
     image.why === "audit" && (image.audited_rules ?? []).length > 0 && h("p", {}, "To check: ", image.audited_rules.join(", ")),
     scores.length > 0 && section("Scores", scores.slice(0, LONGEST_LISTS).map(([name, value]) => measured(name, value))),
-    objects.length > 0 && section("Objects", objects.slice(0, LONGEST_LISTS).map((one) => measured(one.label, one.score)), objects.length - LONGEST_LISTS),
+    objects.length > 0 && section("Objects", objects.slice(0, LONGEST_LISTS).map((one) => measured(labelWords(one.label), one.score)), objects.length - LONGEST_LISTS),
     texts.length > 0 && section("Text", texts.slice(0, LONGEST_LISTS).map((line) => h("li", {}, line)), texts.length - LONGEST_LISTS),
     facts([["Image", h("code", {}, image.image_id)], ["Feed", image.feed], ["Waiting since", ago(image.waiting_since)],
       ["Size", image.width ? `${image.width} × ${image.height} ${image.format ?? ""}` : null], ["Policy", h("code", {}, image.policy)],

@@ -23,7 +23,6 @@ const MODES = [["picture", "Picture", "image"], ["id", "Image id", "link"], ["te
 
 export async function show(page, { query, signal, setQuery }) {
   let mode = startMode(query);
-  let meaning = query.get("meaning") === "shown" ? "shown" : "read";
   let asking = null;
   const results = h("section", { class: "stack", "aria-label": "Results", "aria-live": "off" });
   const status = h("p", { class: "soft figures", role: "status" });
@@ -38,17 +37,12 @@ export async function show(page, { query, signal, setQuery }) {
     return { picture: () => picture.file(), id: () => id.value.trim(), text: () => words.value.trim() }[mode]?.() || null;
   }
 
-  const measured = () => mode !== "text" || meaning === "shown";
-
-  function mean(next) {
-    meaning = next;
-    filters.showDistance(measured());
-    search();
-  }
+  /** Words that were read have no distance. */
+  const measured = () => mode !== "text";
 
   function keepAddress() {
     setQuery({ mode: mode === "picture" ? null : mode, image_id: mode === "id" ? id.value.trim() : null,
-      text: mode === "text" ? words.value.trim() : null, meaning: mode === "text" && meaning === "shown" ? meaning : null, ...filters.address() });
+      text: mode === "text" ? words.value.trim() : null, ...filters.address() });
   }
 
   function pick(next) {
@@ -65,8 +59,7 @@ export async function show(page, { query, signal, setQuery }) {
     if (mode === "duplicates") return void fill(body, duplicatesSearch({ query, signal, setQuery }));
     const form = (control, label) => h("form", { class: "search-form", onsubmit: (event) => { event.preventDefault(); search(); } },
       field(label, control), button({ text: "Search", icon: "search", kind: "primary", type: "submit" }));
-    fill(asks, { picture: () => picture.element, id: () => form(id, "Image id"), text: () => [form(words, "Words"), h("div", {}, choice({ label: "Which words", value: meaning, onchange: mean,
-        options: [["read", "Read in pictures"], ["shown", "What pictures show"]] }))] }[mode]());
+    fill(asks, { picture: () => picture.element, id: () => form(id, "Image id"), text: () => form(words, "Words read in pictures") }[mode]());
     fill(body, h("section", { class: "card" }, h("div", { class: "card-body stack" }, asks, filters.element)), h("div", { class: "stack" }, status, results));
     status.textContent = "";
     fill(results, invitation(mode));
@@ -103,7 +96,7 @@ export async function show(page, { query, signal, setQuery }) {
       return (await request("v1/search", { method: "POST", body, signal: until })).json();
     }
     if (mode === "id") return post("v1/search", { ...narrowed, image_id: by, limit }, { signal: until });
-    return meaning === "shown" ? post("v1/search", { ...narrowed, text: by, limit }, { signal: until }) : readWords(by, narrowed, limit, until);
+    return readWords(by, narrowed, limit, until);
   }
 
   function showFound({ results: found, took_ms: took }, limit, more) {
@@ -138,7 +131,7 @@ function startMode(query) {
   return query.get("image_id") ? "id" : query.get("text") ? "text" : "picture";
 }
 
-/** Pictures in which words were read; these have no distance. */
+/** Pictures in which words were read. */
 async function readWords(text, { labels, min_score: _none, ...narrowed }, limit, signal) {
   const { images } = await get("v1/images", compacted({ ...narrowed, label: labels?.[0], text, limit: Math.min(limit, MOST_READ) }), { signal });
   return { results: images };
@@ -156,6 +149,6 @@ function invitation(mode) {
   return empty({
     picture: { icon: "image", title: "Search by a picture", detail: "Imagewire looks for stored pictures that look like it: copies, crops, other sizes, and pictures of the same thing." },
     id: { icon: "link", title: "Search by a stored image", detail: "Give its id, as it stands on its page and in every record." },
-    text: { icon: "text", title: "Search by words", detail: "Words that were read in pictures, or, with an embedder that understands words, what pictures show." },
+    text: { icon: "text", title: "Search by words", detail: "Signs, captions, screenshots: whatever was read in a picture can be looked for." },
   }[mode]);
 }

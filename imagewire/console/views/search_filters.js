@@ -50,7 +50,7 @@ export function searchFilters({ query, signal, onchange }) {
       return { feed: feed.value, verdict, label: label.value.trim(), span: span === "own" ? null : span,
         since: span === "own" ? since : null, until: span === "own" ? until : null, distance: farthest() };
     },
-    /** Words that were read have no distance. */
+    /** Not everything that is found has one. */
     showDistance(on) {
       distanceField.hidden = !on;
     },

@@ -4,7 +4,7 @@
  * sends a link does not decide what somebody else's rights are used for.
  */
 
-import { get, post, request } from "../api.js";
+import { get, post, Problem, request } from "../api.js";
 import { button, choice, field, input, select } from "../components/controls.js";
 import { dialog } from "../components/dialog.js";
 import { empty, failed, loading, notice } from "../components/states.js";
@@ -106,7 +106,7 @@ export async function show(page, { query, signal, setQuery }) {
     control.disabled = true;
     try {
       const response = await request("v1/sql", { method: "POST", json: { query: statement, format: "csv" }, accept: "text/csv", signal });
-      const made = URL.createObjectURL(await response.blob());
+      const made = URL.createObjectURL(await whole(response));
       h("a", { href: made, download: `imagewire-${new Date().toISOString().slice(0, 19).replaceAll(":", "")}.csv` }).click();
       setTimeout(() => URL.revokeObjectURL(made), 60000);
     } catch (problem) {
@@ -171,6 +171,16 @@ export async function show(page, { query, signal, setQuery }) {
       h("aside", { class: "card sql-beside", "aria-label": "Schema and examples" }, h("div", { class: "card-body stack" }, besideChoice, besideList))));
   addShortcuts("SQL", [{ key: "e", text: "To the editor", run: () => editor.input.focus() }], signal);
   await showBeside("schema");
+}
+
+/** A file that is broken off has no place to say why. */
+async function whole(response) {
+  try {
+    return await response.blob();
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Problem({ title: "The file broke off", detail: "The result has more rows than the settings allow, or took too long. Add a LIMIT, or ask for less." });
+  }
 }
 
 /** The line that ClickHouse complains of, if it says so. */
