@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
+from starlette.routing import Match, Mount
 from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
@@ -56,7 +57,8 @@ def make_app(services: Services) -> FastAPI:
     answer_with_problems(app)
     for router in _routers():
         app.include_router(router)
-    app.mount("/", _Console(directory=CONSOLE, html=True, check_dir=False), name="console")
+    console = _Console(directory=CONSOLE, html=True, check_dir=False)
+    app.router.routes.append(_BesideTheApi("/", console, name="console"))
     app.add_middleware(
         Gate, settings=services.settings.api, keys=services.keys, registry=services.registry
     )
@@ -69,6 +71,16 @@ def _routers() -> Iterator[APIRouter]:
         router = import_module(f"imagewire.api.routes.{module.name}").router
         assert isinstance(router, APIRouter)
         yield router
+
+
+class _BesideTheApi(Mount):
+    """Takes every address but those of the API, of which an unknown one is answered with 404 and a
+    wrong method with 405."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        if scope.get("path", "").startswith("/v1/"):
+            return Match.NONE, {}
+        return super().matches(scope)
 
 
 class _Console(StaticFiles):

@@ -51,6 +51,7 @@ async def test_every_error_is_a_problem_with_the_request_s_id() -> None:
         problem_of(await client.get("/v1/nothing"), 404, "not-found")
         problem_of(await client.get("/no/such/file.js"), 404, "not-found")
         problem_of(await client.delete("/healthz"), 405, "method-not-allowed")
+        problem_of(await client.get("/v1/images:batch"), 405, "method-not-allowed")
         found = problem_of(
             await client.post("/v1/images?wait=soon", json={"uri": "data:,x"}),
             422,
