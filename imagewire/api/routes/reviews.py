@@ -93,7 +93,7 @@ async def claim_next_image(
     ] = None,
     skip: Annotated[
         list[Annotated[str, Query(max_length=MAX_ID_LENGTH)]],
-        Query(max_length=1000, description="Images to pass over: those left for later."),
+        Query(max_length=100, description="Images to pass over: those left for later."),
     ] = NONE_SKIPPED,
 ) -> NextImage:
     """The image that has waited longest and that nobody else holds; it is yours until

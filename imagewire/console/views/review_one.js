@@ -80,7 +80,7 @@ export function reviewOne(place, { filters, onwaiting, signal }) {
   async function waitingImage() {
     let found = null;
     for (let look = 0; look < LOOKS; look += 1) {
-      found = await get("v1/review/next", { ...filters(), ...by(), skip: [...skipped, ...sitting.ids.slice(0, LATELY)] }, { signal });
+      found = await get("v1/review/next", { ...filters(), ...by(), skip: [...skipped, ...sitting.ids.slice(0, LATELY)].slice(-100) }, { signal });
       if (!found.image || !(sitting.has(found.image.image_id) || skipped.has(found.image.image_id))) return found;
       await new Promise((resolve) => setTimeout(resolve, LOOK_AGAIN_MS));
     }
