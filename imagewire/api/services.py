@@ -21,6 +21,7 @@ from fastapi import Depends, Request
 from prometheus_client import CollectorRegistry
 
 from imagewire.api.ban_desk import BanDesk
+from imagewire.api.duplicates import Comparisons
 from imagewire.api.figures import Figures, Kept
 from imagewire.api.heat_maps import HeatMaps
 from imagewire.api.json_values import rows_of
@@ -33,7 +34,6 @@ from imagewire.api.policy_models import DriftShown
 from imagewire.api.review_desk import ReviewDesk
 from imagewire.api.sql_questions import SqlQuestions
 from imagewire.api.verdict_feed import VerdictFeed
-from imagewire.api.work_thread import WorkThread
 from imagewire.settings import Settings
 from sinks.clickhouse.reader import ClickHouseReader
 from sinks.kafka.reachable import connection_error
@@ -66,7 +66,7 @@ class Services:
         verdicts: the live feed of images.verdicts, for many readers.
         outcomes: what became of images that were just published.
         heat_maps: explains images, one at a time.
-        comparing: a thread for comparing many images with each other.
+        comparisons: compares many images with each other, one question at a time.
         registry: metrics of this process.
         closing: is set when the process is to end; whatever answers for long ends then.
 
@@ -86,7 +86,7 @@ class Services:
         self.looking = Looking(settings)
         self.pictures = Pictures(settings)
         self.heat_maps = HeatMaps(settings)
-        self.comparing = WorkThread("comparisons of many images", 4)
+        self.comparisons = Comparisons()
         self.verdicts = VerdictFeed(settings.kafka)
         self.outcomes = Outcomes(settings.kafka)
         self._farewell: asyncio.Task[None] | None = None
@@ -126,7 +126,7 @@ class Services:
         await self.pictures.close()
         await self.looking.close()
         await self.heat_maps.close()
-        await asyncio.to_thread(self.comparing.close)
+        await self.comparisons.close()
         await self.vectors.close()
         await self.sql.close()
         await self.reviews.close()

@@ -44,11 +44,13 @@ class Similar:
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """An image as a point: `vector` is float32 of shape (dimension,), of unit length."""
+    """An image as a point: `vector` is float32 of shape (dimension,), of unit length; `event_time`
+    is RFC 3339 in UTC with milliseconds."""
 
     image_id: str
     feed: str
     content_id: str
+    event_time: str
     vector: NDArray[np.float32]
 
 
@@ -181,7 +183,7 @@ class VectorReader:
                     scroll_filter=_filter(None, None, None, since, until, feeds),
                     limit=min(limit - len(found), _VECTORS_AT_ONCE),
                     offset=offset,
-                    with_payload=["image_id", "feed", "content_id"],
+                    with_payload=["image_id", "feed", "content_id", "event_time"],
                     with_vectors=True,
                 )
             except ERRORS as error:
@@ -217,6 +219,7 @@ def _placed(record: models.Record) -> Placed:
         str(payload.get("image_id", record.id)),
         str(payload.get("feed", "")),
         str(payload.get("content_id") or ""),
+        str(payload.get("event_time") or ""),
         np.asarray(record.vector, np.float32),
     )
 
