@@ -12,6 +12,8 @@ import { altOf } from "../components/tiles.js";
 
 const SIZE = 1280;
 const NAMED = 10;
+/** Stands for "whatever the detector looks at" among the labels, none of which is empty or a star. */
+const ANYTHING = "*";
 const ONES = { objects: "object", texts: "text line", faces: "face" };
 const ICONS = { objects: "box", texts: "text", faces: "face" };
 const KEYS = { objects: "o", texts: "t", faces: "f" };
@@ -72,7 +74,7 @@ export class Stage {
 
   #explainable() {
     const labels = [...new Set((this.#findings.objects ?? []).map((one) => one.label)), ...Object.keys(this.#findings.scores ?? {})];
-    return [["", "No heat map"], ...labels.map((label) => [label, `Heat map: ${labelWords(label)}`])];
+    return [["", "No heat map"], [ANYTHING, "Heat map: all the detector sees"], ...labels.map((label) => [label, `Heat map: ${labelWords(label)}`])];
   }
 
   #listen() {
@@ -131,11 +133,11 @@ export class Stage {
     const signal = AbortSignal.any([this.#signal, this.#loading.signal]);
     const heat = this.#heat;
     this.frame.classList.add("loading");
-    fill(this.message, heat && h("p", { class: "soft small", role: "status" }, `Asking the model where it saw “${labelWords(heat)}” …`));
+    fill(this.message, heat && h("p", { class: "soft small", role: "status" }, `Asking the model what it went by${aboutHeat(heat)} …`));
     await showIn(this.picture, this.#image.image_id, {
       what: heat ? "explain" : "picture", signal, alt: altOf(this.#image),
-      query: { size: SIZE, feed: this.#image.feed, ...(heat ? { label: heat } : { unblurred: this.#unblurred || null }) },
-      onshown: () => fill(this.message, heat && h("p", { class: "soft small" }, `Red: what spoke for “${labelWords(heat)}”. A heat map hints at reasons; it does not prove them.`)),
+      query: { size: SIZE, feed: this.#image.feed, unblurred: this.#unblurred || null, label: heat === ANYTHING ? null : heat },
+      onshown: () => fill(this.message, heat && h("p", { class: "soft small" }, `The warmer, the more a place counted${aboutHeat(heat)}. A heat map hints at reasons; it proves none.`)),
       onfailed: (problem) => this.#failed(problem),
     });
     if (!signal.aborted) this.frame.classList.remove("loading");
@@ -154,3 +156,5 @@ export class Stage {
     fill(this.message, problem.detail && notice(problem.detail, "review"));
   }
 }
+
+const aboutHeat = (label) => (label === ANYTHING ? "" : ` for “${labelWords(label)}”`);
