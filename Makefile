@@ -7,7 +7,7 @@ LOCK := requirements.lock
 # Tests share the machine with the engines that they start; more workers than cores only wait.
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 
-.PHONY: demo test fuzz lint format schemas lock clean help bench bench-check bench-gpu bench-smoke chaos soak audit
+.PHONY: demo test fuzz lint format schemas lock clean help bench bench-check bench-gpu bench-smoke chaos soak audit screenshots
 
 help:  ## say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -60,6 +60,9 @@ chaos: $(VENV)/installed  ## break everything, count every image
 
 soak: $(VENV)/installed  ## a steady load: does memory stay flat?
 	$(BIN)/python -m bench.chaos.soak --seconds $(SECONDS) $(ARGS)
+
+screenshots: $(VENV)/installed  ## docs/images/console-*.png, with a stack and a Chromium of its own
+	$(BIN)/python tests/console/screenshots.py $(ARGS)
 
 # uv installs in well under a minute what takes pip several; where it cannot be had or does not
 # reach the registry, pip does it. Both install exactly what the lock names: it is complete, and one

@@ -85,9 +85,13 @@ def read_rows(
     file_format = format_of(path)
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = _csv_rows(file) if file_format == "csv" else _json_rows(file, path, file_format)
+            rows: Iterator[tuple[int, Mapping[str, Any] | BanFileError]] = (
+                _csv_rows(file) if file_format == "csv" else _json_rows(file, path, file_format)
+            )
             for number, row in rows:
                 try:
+                    if isinstance(row, BanFileError):
+                        raise row
                     yield from _records(row, banlist, kind)
                 except BanFileError as error:
                     yield type(error)(f"{path}, row {number}: {error}")
@@ -101,18 +105,18 @@ def read_rows(
 
 def _csv_rows(file: TextIO) -> Iterator[tuple[int, Mapping[str, Any]]]:
     reader = csv.reader(_bounded(file), strict=True)
-    first = next(reader, None)
+    first = next((row for row in reader if any(cell.strip() for cell in row)), None)
     if first is None:
         return
+    start = reader.line_num
     if _HEX.fullmatch(first[0].strip()):
         # hasher-matcher-actioner's samples: hash, id, time, tags.
         columns = ["hash", "", "added_at", "comment"]
         rows: Iterator[list[str]] = itertools.chain([first], reader)
-        start = 1
     else:
         columns = [name.strip().lower() for name in first]
-        rows = iter(reader)
-        start = 2
+        rows = reader
+        start += 1
     for number, row in enumerate(rows, start):
         if any(cell.strip() for cell in row):
             yield number, dict(zip(columns, row, strict=False))
@@ -120,18 +124,25 @@ def _csv_rows(file: TextIO) -> Iterator[tuple[int, Mapping[str, Any]]]:
 
 def _json_rows(
     file: TextIO, path: Path, file_format: Format
-) -> Iterator[tuple[int, Mapping[str, Any]]]:
+) -> Iterator[tuple[int, Mapping[str, Any] | BanFileError]]:
     if file_format == "jsonl":
         for number, line in enumerate(_bounded(file), 1):
-            if line.strip():
-                yield number, _object(_decoded(line, f"{path}, row {number}"))
+            if not line.strip():
+                continue
+            try:
+                yield number, _object(_decoded(line))
+            except BanFileError as error:
+                yield number, error
         return
     if path.stat().st_size > MOST_JSON_BYTES:
         raise BanFileError(
             f"{path} is larger than {MOST_JSON_BYTES} bytes, and JSON is read as a whole; use "
             "JSON Lines: jq -c '.[]' FILE.json > FILE.jsonl"
         )
-    document = _decoded(file.read(), str(path))
+    try:
+        document = _decoded(file.read())
+    except BanFileError as error:
+        raise BanFileError(f"{path}: {error}") from error
     if isinstance(document, dict):
         # ThreatExchange answers with {"data": […]}; a single object is a list of one.
         document = document.get("data", [document])
@@ -147,11 +158,11 @@ def _bounded(file: TextIO) -> Iterator[str]:
         yield line
 
 
-def _decoded(text: str, where: str) -> Any:
+def _decoded(text: str) -> Any:
     try:
         return msgspec.json.decode(text)
     except (msgspec.DecodeError, RecursionError) as error:
-        raise BanFileError(f"{where}: no JSON: {error}") from error
+        raise BanFileError(f"no JSON: {error}") from error
 
 
 def _object(row: Any) -> Mapping[str, Any]:

@@ -101,16 +101,17 @@ async def forget(
     """
     report = ForgetReport(list(selection.image_ids))
     looked_up: str | None = None
-    if selection.content_ids and settings.clickhouse.enabled:
+    decided: list[str] = []
+    if (selection.content_ids or selection.feeds) and settings.clickhouse.enabled:
         try:
-            found = await asyncio.to_thread(_image_ids, settings, selection)
+            found, decided = await asyncio.to_thread(_image_ids, settings, selection)
             report.image_ids = sorted({*selection.image_ids, *found})
         except SinkError as error:
             looked_up = str(error)
     wide = replace(selection, image_ids=report.image_ids)
     if not dry_run:
         report_step("publishing tombstones")
-        report.erased += await _publish(settings.kafka, selection, report.image_ids)
+        report.erased += await _publish(settings.kafka, selection, report.image_ids, decided)
         report_step("waiting for workers to learn of them")
         await asyncio.sleep(settle)
     if looked_up is not None:
@@ -137,10 +138,14 @@ async def forget(
     return report
 
 
-def _image_ids(settings: Settings, selection: Selection) -> list[str]:
+def _image_ids(settings: Settings, selection: Selection) -> tuple[list[str], list[str]]:
+    """The images with the contents that are meant, and those of the feeds that were decided."""
     eraser = ClickHouseEraser(settings.clickhouse)
     try:
-        return eraser.image_ids_of(selection.content_ids)
+        return (
+            eraser.image_ids_of(selection.content_ids),
+            eraser.decided_images_of(selection.feeds),
+        )
     finally:
         eraser.close()
 
@@ -173,9 +178,10 @@ def _rows(settings: Settings, selection: Selection, *, dry_run: bool) -> dict[st
 
 
 async def _publish(
-    kafka: KafkaSettings, selection: Selection, image_ids: list[str]
+    kafka: KafkaSettings, selection: Selection, image_ids: list[str], decided: list[str]
 ) -> list[Erased]:
-    """Publish tombstones, and take the images' decisions off the compacted topic."""
+    """Publish tombstones, and take the images' decisions off the compacted topic, which would keep
+    their ids for ever."""
     now = time.time_ns() // 1_000_000
     named: dict[Kind, Sequence[str]] = {
         "image": image_ids,
@@ -185,7 +191,7 @@ async def _publish(
     tombstones = [
         tombstone_record(kind, name, now) for kind, names in named.items() for name in names
     ]
-    keys = [key for image_id in image_ids for key in override_keys(image_id)]
+    keys = [key for each in sorted({*image_ids, *decided}) for key in override_keys(each)]
     keys += [key for each in selection.content_ids for key in override_keys(content_id=each)]
     producer = AIOKafkaProducer(**kafka.producer_options())
     try:

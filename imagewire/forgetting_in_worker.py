@@ -36,10 +36,6 @@ class ForgettingInWorker:
         self._news = asyncio.Event()
         self.reuse: Reuse | None = None
 
-    def covers(self, image_id: str, content_id: str | None) -> bool:
-        """Whether the image, or its content, was erased."""
-        return self.tombstones.covers(image_id, content_id)
-
     def guarded(self, sinks: Sequence[Sink]) -> list[Sink]:
         """The same sinks, to which nothing that was erased is written."""
         return [

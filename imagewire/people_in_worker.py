@@ -31,7 +31,7 @@ class PeopleInWorker:
             ConfigurationError: a webhook has no usable secret.
         """
         self.forgetting = ForgettingInWorker(settings.kafka, metrics)
-        self._reviews = ReviewsInWorker(settings, metrics, self.forgetting.covers)
+        self._reviews = ReviewsInWorker(settings, metrics, self.forgetting.tombstones.covers)
         self.first = self._reviews.people_first
         self._retention = Retention(settings, metrics)
         try:
@@ -41,7 +41,7 @@ class PeopleInWorker:
                     settings.kafka,
                     settings.stream.group,
                     metrics,
-                    forgotten=self.forgetting.covers,
+                    forgotten=self.forgetting.tombstones.covers,
                 )
                 for webhook in settings.webhooks
             ]

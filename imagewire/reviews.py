@@ -32,6 +32,7 @@ from streams.metrics import Metrics
 from streams.record_fields import RecordError
 from streams.reviews import Decision, decision_from_record, failed_decision
 from streams.reviews_overrides import Overrides, as_person, override_records
+from streams.tombstones import Covers, nothing_erased
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +74,7 @@ class ReviewIntake:
         overrides: Overrides,
         store: ReviewStore | None,
         metrics: Metrics,
-        forgotten: Callable[[str, str | None], bool] = lambda image_id, content_id: False,
+        forgotten: Covers = nothing_erased,
     ) -> None:
         self._settings = settings
         self._group = group
@@ -168,11 +169,7 @@ class ReviewIntake:
         if failed:
             await self._until_safe(lambda: letters.write(failed))
             self._metrics.reviews.labels("refused").inc(len(failed))
-        kept = [
-            each
-            for each in taken
-            if not self._forgotten(each.decision.image_id, each.decision.content_id)
-        ]
+        kept = [each for each in taken if not self._is_forgotten(each.decision, each.origin)]
         self._metrics.reviews.labels("forgotten").inc(len(taken) - len(kept))
         if not kept:
             return
@@ -184,10 +181,10 @@ class ReviewIntake:
         for each in kept:
             image = images.get(each.decision.image_id)
             decision = _completed(each.decision, image)
-            # An image's content may be known only now.
+            # An image's content and feed may be known only now.
+            if self._is_forgotten(decision, each.origin):
+                continue
             if decision.content_id is not None and each.decision.content_id is None:
-                if self._forgotten(decision.image_id, decision.content_id):
-                    continue
                 late.append(decision)
             known.append((decision, image, each.origin))
         if late:
@@ -205,6 +202,11 @@ class ReviewIntake:
         await self._until_safe(lambda: self._publish(known, producer))
         for decision, _, _ in known:
             self._metrics.reviews.labels(decision.choice).inc()
+
+    def _is_forgotten(self, decision: Decision, origin: Origin) -> bool:
+        return self._forgotten(
+            decision.image_id, decision.content_id, decision.feed, origin.timestamp_ms
+        )
 
     async def _images(self, image_ids: Sequence[str]) -> dict[str, KnownImage]:
         store = self._store

@@ -7,7 +7,6 @@ that topic and the topic of decisions are followed beside the stream, which they
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
 from imagewire.reviews import ReviewIntake
 from imagewire.settings import Settings
@@ -17,6 +16,7 @@ from streams.metrics import Metrics
 from streams.reviews_audit import AuditSampling
 from streams.reviews_first import PeopleFirst
 from streams.reviews_overrides import Overrides
+from streams.tombstones import Covers, nothing_erased
 
 
 class ReviewsInWorker:
@@ -26,11 +26,11 @@ class ReviewsInWorker:
         self,
         settings: Settings,
         metrics: Metrics,
-        forgotten: Callable[[str, str | None], bool] = lambda image_id, content_id: False,
+        forgotten: Covers = nothing_erased,
     ) -> None:
         """
         Args:
-            forgotten: whether an image, by its id and content id, was erased.
+            forgotten: whether an image was erased.
         """
         self._overrides = Overrides(settings.reviews.max_overrides, self._repair)
         metrics.overrides.set_function(lambda: len(self._overrides))

@@ -7,9 +7,10 @@ of any other tool do.
 
 from __future__ import annotations
 
+import asyncio
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,7 +18,7 @@ import msgspec
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
-from imagewire.reviews_claims import claims
+from imagewire.reviews_claims import Claims, claims
 from imagewire.settings import Settings
 from sinks.clickhouse.reader import ClickHouseReader
 from sinks.event_time import rfc3339
@@ -42,7 +43,7 @@ SELECT
     arrayMap(
         (label, score) -> (toString(label), score), objects.label, objects.score
     ) AS objects,
-    texts.text AS texts, scores, width, height, format, metadata, kafka_time
+    texts.text AS texts, scores, width, height, format, metadata, kafka_time, latency_ms
 FROM images_raw FINAL
 WHERE (machine_verdict = 'review' OR notEmpty(audited_rules))
     AND decided_by != 'person'
@@ -54,6 +55,11 @@ WHERE (machine_verdict = 'review' OR notEmpty(audited_rules))
     AND (empty({feeds:Array(String)}) OR feed IN {feeds:Array(String)})
     AND ({why:String} = '' OR why = {why:String})
     AND image_id NOT IN {busy:Array(String)}
+    AND (
+        {after_id:String} = ''
+        OR (kafka_time, image_id)
+            > (fromUnixTimestamp64Milli({after_ms:Int64}, 'UTC'), {after_id:String})
+    )
 ORDER BY kafka_time, image_id
 LIMIT {limit:UInt32}
 """
@@ -69,10 +75,14 @@ WHERE (machine_verdict = 'review' OR notEmpty(audited_rules))
         content_id = ''
         OR content_id NOT IN (SELECT content_id FROM decisions WHERE content_id != '')
     )
+    AND (empty({feeds:Array(String)}) OR feed IN {feeds:Array(String)})
 """
-_IMAGE = """
+_IMAGES = """
 SELECT image_id, feed, content_id, uri, event_time, CAST(machine_verdict, 'String') AS verdict
-FROM images_raw FINAL WHERE image_id = {id:String} ORDER BY version DESC LIMIT 1
+FROM images_raw FINAL
+WHERE image_id IN {ids:Array(String)}
+    AND (empty({feeds:Array(String)}) OR feed IN {feeds:Array(String)})
+ORDER BY version DESC LIMIT 1 BY image_id
 """
 _REVIEWERS = """
 SELECT
@@ -83,8 +93,9 @@ FROM reviews GROUP BY reviewer ORDER BY decisions DESC
 """
 _LAST = """
 SELECT image_id, content_id, feed, decision, decided_at, decision_id FROM reviews
-WHERE reviewer = {reviewer:String} AND ({id:String} = '' OR image_id = {id:String})
-ORDER BY decided_at DESC, decision_id DESC LIMIT 1
+WHERE reviewer = {reviewer:String}
+    AND (empty({ids:Array(String)}) OR image_id IN {ids:Array(String)})
+ORDER BY decided_at DESC, decision_id DESC LIMIT 1 BY image_id LIMIT {limit:UInt32}
 """
 
 
@@ -98,20 +109,59 @@ def waiting(
     why: str = "",
     busy: Sequence[str] = (),
     limit: int = _CANDIDATES,
+    after: tuple[int, str] | None = None,
 ) -> list[dict[str, Any]]:
     """The images that wait longest, with what was found in them.
 
     Args:
         why: `policy` or `audit`; any if empty.
         busy: ids that are left out.
+        after: the `kafka_time` (milliseconds since the epoch) and id of the last that is known.
 
     Raises:
         QueryError
     """
-    found = reader.query(
-        _WAITING, {"feeds": list(feeds), "why": why, "busy": list(busy), "limit": limit}
-    )
+    after_ms, after_id = after or (0, "")
+    asked = {"feeds": list(feeds), "why": why, "busy": list(busy), "limit": limit}
+    found = reader.query(_WAITING, asked | {"after_ms": after_ms, "after_id": after_id})
     rows: list[dict[str, Any]] = found.to_pylist(maps_as_pydicts="lossy")
+    return rows
+
+
+def queue_length(reader: ClickHouseReader, feeds: Sequence[str] = ()) -> dict[str, Any]:
+    """How many images wait for the reason `policy` and how many for `audit`, and since when
+    (`oldest`, of no meaning when none waits).
+
+    Raises:
+        QueryError
+    """
+    row: dict[str, Any] = reader.query(_LENGTH, {"feeds": list(feeds)}).to_pylist()[0]
+    return row
+
+
+def known_images(
+    reader: ClickHouseReader, image_ids: Sequence[str], feeds: Sequence[str] = ()
+) -> dict[str, dict[str, Any]]:
+    """What a decision says of each of these images that is there, by its id.
+
+    Raises:
+        QueryError
+    """
+    found = reader.query(_IMAGES, {"ids": list(image_ids), "feeds": list(feeds)})
+    return {row["image_id"]: row for row in found.to_pylist()}
+
+
+def last_decisions(
+    reader: ClickHouseReader, reviewer: str, image_ids: Sequence[str] = ()
+) -> list[dict[str, Any]]:
+    """The reviewer's last decision on each of these images, the latest first; on any image, and one
+    only, if none is named.
+
+    Raises:
+        QueryError
+    """
+    asked = {"reviewer": reviewer, "ids": list(image_ids), "limit": len(image_ids) or 1}
+    rows: list[dict[str, Any]] = reader.query(_LAST, asked).to_pylist()
     return rows
 
 
@@ -128,19 +178,44 @@ async def next_image(
     Raises:
         QueryError, TransientSinkError
     """
+
+    async def look(busy: Sequence[str]) -> list[dict[str, Any]]:
+        return await asyncio.to_thread(waiting, reader, feeds, why, busy)
+
     async with claims(settings.kafka) as held:
-        busy: list[str] = []
-        while True:
-            candidates = waiting(reader, feeds, why, busy)
-            if not candidates:
-                return None
-            for image in candidates:
-                image_id = image["image_id"]
-                if held.held_by(image_id) in (None, reviewer) and await held.claim(
-                    image_id, reviewer, settings.reviews.lease
-                ):
-                    return image | {"claimed_until": _lease_end(settings.reviews.lease)}
-                busy.append(image_id)
+        return await claim_oldest(held, look, reviewer, settings.reviews.lease)
+
+
+async def claim_oldest(
+    held: Claims,
+    look: Callable[[Sequence[str]], Awaitable[list[dict[str, Any]]]],
+    reviewer: str,
+    seconds: float,
+    busy: Sequence[str] = (),
+) -> dict[str, Any] | None:
+    """The first image that nobody else holds, claimed for `reviewer`; `None` if there is none.
+
+    Args:
+        held: the claims, as far as they were read.
+        look: what waits, the oldest first, without the ids that it is given.
+        seconds: how long the claim holds.
+        busy: ids that are left out from the start.
+
+    Raises:
+        QueryError, TransientSinkError
+    """
+    passed = list(busy)
+    while True:
+        candidates = await look(passed)
+        if not candidates:
+            return None
+        for image in candidates:
+            image_id = image["image_id"]
+            if held.held_by(image_id) in (None, reviewer) and await held.claim(
+                image_id, reviewer, seconds
+            ):
+                return image | {"claimed_until": _lease_end(seconds)}
+            passed.append(image_id)
 
 
 async def decide(
@@ -162,14 +237,35 @@ async def decide(
     """
     image: dict[str, Any] = {}
     if reader is not None:
-        rows = reader.query(_IMAGE, {"id": image_id}).to_pylist()
-        if not rows:
+        known = known_images(reader, [image_id])
+        if image_id not in known:
             raise NothingToDecideError(
                 f"ClickHouse has no image '{image_id}'; look at the id, or wait until its row is "
                 "written"
             )
-        image = rows[0]
-    decision = msgspec.convert(
+        image = known[image_id]
+    decision = new_decision(image_id, choice, reviewer, image, reason, labels)
+    await publish_decision(settings, decision)
+    return decision
+
+
+def new_decision(
+    image_id: str,
+    choice: Choice,
+    reviewer: str,
+    image: Mapping[str, Any],
+    reason: str = "",
+    labels: Sequence[str] = (),
+) -> ReviewDecision:
+    """A decision that is made now.
+
+    Args:
+        image: what is known of it, as `known_images` gives it; may be empty.
+
+    Raises:
+        msgspec.ValidationError: a name, reason or label is too long.
+    """
+    return msgspec.convert(
         {
             "image_id": image_id,
             "decision": choice,
@@ -183,8 +279,6 @@ async def decide(
         },
         ReviewDecision,
     )
-    await publish_decision(settings, decision)
-    return decision
 
 
 async def undo(
@@ -199,7 +293,7 @@ async def undo(
         NothingToDecideError: there is none, or it was taken back already.
         QueryError, TransientSinkError
     """
-    rows = reader.query(_LAST, {"reviewer": reviewer, "id": image_id or ""}).to_pylist()
+    rows = last_decisions(reader, reviewer, [image_id] if image_id else [])
     of = f" on '{image_id}'" if image_id else ""
     if not rows:
         raise NothingToDecideError(
@@ -248,13 +342,14 @@ def statistics(reader: ClickHouseReader) -> dict[str, list[dict[str, Any]]]:
         QueryError
     """
     queries = {
-        "queue": _LENGTH,
         "reviewers": _REVIEWERS,
         "rule_agreement": "SELECT * FROM rule_agreement ORDER BY decided DESC, rule",
         "rule_precision": "SELECT * FROM rule_precision ORDER BY rule, machine_verdict",
         "reviewer_agreement": "SELECT * FROM reviewer_agreement ORDER BY images DESC",
     }
-    return {name: reader.query(sql).to_pylist() for name, sql in queries.items()}
+    return {"queue": [queue_length(reader)]} | {
+        name: reader.query(sql).to_pylist() for name, sql in queries.items()
+    }
 
 
 def _lease_end(seconds: float) -> str:

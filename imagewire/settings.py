@@ -26,6 +26,8 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from imagewire.api.settings import ApiSettings
+from imagewire.model_health_settings import ModelHealthSettings
 from imagewire.retention_settings import RetentionSettings
 from imagewire.secret_files import SecretFileError, named_by_file, read_secret_files
 from imagewire.settings_mistakes import Mistakes, NotJsonError
@@ -237,11 +239,13 @@ class Settings(BaseSettings):
     reviews: ReviewSettings = Field(default_factory=ReviewSettings)
     audit: AuditSettings = Field(default_factory=AuditSettings)
     retention: RetentionSettings = Field(default_factory=RetentionSettings)
+    model_health: ModelHealthSettings = Field(default_factory=ModelHealthSettings)
     webhooks: tuple[WebhookSettings, ...] = Field(
         (),
         description="Receivers of verdicts, each a table [[webhooks]].",
     )
     http: HttpSettings = Field(default_factory=HttpSettings)
+    api: ApiSettings = Field(default_factory=ApiSettings)
     log: LogSettings = Field(default_factory=LogSettings)
 
     @field_validator("fetch")

@@ -14,7 +14,6 @@ import logging
 import random
 import time
 import uuid
-from collections.abc import Callable
 
 import msgspec
 import stamina
@@ -32,6 +31,7 @@ from sinks.kafka.sink import KafkaSink
 from sinks.sink import AccessSinkError, TransientSinkError
 from streams.ledger import Entry, Ledger
 from streams.metrics import Metrics
+from streams.tombstones import Covers, nothing_erased
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +50,7 @@ class _Told(msgspec.Struct, frozen=True):
     image_id: str
     feed: str
     action: str
+    content_id: str | None = None
     decision_id: str | None = None
 
 
@@ -72,7 +73,7 @@ class Notifier(ConsumerRebalanceListener):  # type: ignore[misc]
         group: str,
         metrics: Metrics,
         *,
-        forgotten: Callable[[str, str | None], bool] = lambda image_id, content_id: False,
+        forgotten: Covers = nothing_erased,
         resolver: AbstractResolver | None = None,
         first_pause: float = _FIRST_PAUSE,
     ) -> None:
@@ -224,7 +225,7 @@ class Notifier(ConsumerRebalanceListener):  # type: ignore[misc]
         if (
             told.action not in self._settings.actions
             or (feeds and told.feed not in feeds)
-            or self._forgotten(told.image_id, None)
+            or self._is_forgotten(record, told)
         ):
             self._ledger.finish(entry)
             return
@@ -253,6 +254,8 @@ class Notifier(ConsumerRebalanceListener):  # type: ignore[misc]
                 self.trouble = None
                 break
             self._say(f"webhook '{self._settings.name}': {attempt.detail}")
+            if self._is_forgotten(record, told):
+                break
             left = born + self._settings.max_age - time.time()
             if attempt.outcome == "gone" or left <= 0:
                 await self._bury(record, told, attempt, attempts)
@@ -260,9 +263,12 @@ class Notifier(ConsumerRebalanceListener):  # type: ignore[misc]
             wait = max(pause * random.uniform(0.5, 1.0), attempt.retry_after or 0.0)  # noqa: S311
             await asyncio.sleep(min(wait, max(left, 0.1)))
             pause = min(pause * 2, _LONGEST_PAUSE)
-            if self._forgotten(told.image_id, None):
+            if self._is_forgotten(record, told):
                 break
         self._ledger.finish(entry)
+
+    def _is_forgotten(self, record: ConsumerRecord, told: _Told) -> bool:
+        return self._forgotten(told.image_id, told.content_id, told.feed, record.timestamp)
 
     async def _bury(
         self, record: ConsumerRecord, told: _Told, attempt: Attempt, attempts: int

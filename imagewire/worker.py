@@ -22,7 +22,10 @@ from prometheus_client import GCCollector, PlatformCollector, ProcessCollector
 
 from imagewire.bans_in_worker import BansInWorker
 from imagewire.http_endpoint import Health, HttpEndpoint
+from imagewire.lag_in_worker import LagInWorker
+from imagewire.machine_metrics import MachineMetrics
 from imagewire.model_copies import copies_of_models
+from imagewire.model_health import ModelHealth
 from imagewire.people_in_worker import PeopleInWorker
 from imagewire.policy_in_worker import PolicyInWorker
 from imagewire.settings import ConfigurationError, Settings
@@ -102,6 +105,13 @@ class Worker:
             )
 
         self._chain, self._conditions = copies_of_models(settings, self._device, threads, chain)
+        self._metrics.registry.register(MachineMetrics(self._device, self._chain.count))
+        self._model_health = ModelHealth(
+            settings,
+            self._metrics.registry,
+            self._metrics.feed,
+            lambda: self._image_stream is not None and self._image_stream.leads,
+        )
         self._metrics.operators = tuple(operator.name for operator in self._chain.operators)
         self._policies.on_change(self._chain.use_policy)
         self._chain.on_decided = self._people.first
@@ -191,6 +201,7 @@ class Worker:
         self._beside(self._people.run(), "people", stack)
         self._beside(self._bans.run(), "bans", stack)
         self._beside(self._policies.run(), "policy", stack)
+        self._beside(self._terms.watch(), "terms", stack)
         for known in (self._know_policy, self._know_people, self._know_bans):
             if not await self._unless_stopped(known()):
                 return False
@@ -342,7 +353,11 @@ class Worker:
         try:
             await stream.start()
             watching = asyncio.create_task(stream.watch(), name="watch")
-            measuring = asyncio.create_task(self._measure_lag(stream, pipeline), name="lag")
+            lag = LagInWorker(self._metrics).run(stream, pipeline)
+            measuring = asyncio.create_task(
+                run_together({"lag": lag, "model health": self._model_health.run()}),
+                name="measuring",
+            )
             self._status = "ok"
             logger.info("taking images from %s", self._settings.kafka.bootstrap_servers)
             await asyncio.wait([working, watching, stopping], return_when=asyncio.FIRST_COMPLETED)
@@ -361,12 +376,6 @@ class Worker:
         for task in (working, watching):
             if not task.cancelled() and (error := task.exception()) is not None:
                 raise error
-
-    async def _measure_lag(self, stream: ImageStream, pipeline: Pipeline) -> None:
-        while True:
-            await asyncio.sleep(2)
-            for (topic, partition), lag in stream.lag(pipeline.ledger.positions()).items():
-                self._metrics.consumer_lag.labels(topic, str(partition)).set(lag)
 
     def _observe(self, stage: str, batch_size: int, seconds: float) -> None:
         self._metrics.stage_seconds.labels(stage).observe(seconds)

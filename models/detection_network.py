@@ -106,6 +106,11 @@ class Detector:
         unlabelled = set(range(self.class_count)) - self.labels.keys()
         self._classes = torch.tensor(sorted(self.labels)) if unlabelled else None
 
+    @property
+    def module(self) -> torch.nn.Module | None:
+        """The network, if it runs in torch; None for one in a runtime of its own."""
+        return self._network if isinstance(self._network, torch.nn.Module) else None
+
     @torch.inference_mode()
     def raw(self, images: torch.Tensor) -> torch.Tensor:
         """The network's own output for a batch.

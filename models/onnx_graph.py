@@ -42,6 +42,8 @@ class OnnxModule(torch.nn.Module):
         input_names: the graph's inputs, in the order in which `forward` takes them.
         output_names: the graph's outputs, in the order in which `forward` returns them.
         metadata: the file's own key-value properties (class names, character lists, …).
+        steps: its nodes in the order in which they run; whoever wants to look at what one gives
+            may put something around its `compute`.
     """
 
     def __init__(self, path: Path) -> None:
@@ -56,7 +58,7 @@ class OnnxModule(torch.nn.Module):
         self.input_names = graph.input_names
         self.output_names = graph.output_names
         self.metadata = graph.metadata
-        self._steps = graph.steps
+        self.steps = graph.steps
         self._results = graph.results
         self._host: dict[str, Tensor] = {}
         self._buffer_of: dict[str, str] = {}
@@ -79,7 +81,7 @@ class OnnxModule(torch.nn.Module):
             )
         buffers = {name: self._buffers[held] for name, held in self._buffer_of.items()}
         values = {**self._host, **dict(zip(self.input_names, inputs, strict=True))}
-        for step in self._steps:
+        for step in self.steps:
             _run(step, values, buffers)
         found = tuple(_present(buffers.get(name, values.get(name))) for name in self._results)
         return found[0] if len(found) == 1 else found

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import cel
@@ -17,7 +17,7 @@ import cel
 from operators.policy_compiled import compiled
 from operators.policy_constants import constant, nested_macros
 from operators.policy_syntax import ConditionSyntaxError, parse
-from operators.policy_tree import Node
+from operators.policy_tree import Call, Literal, Node, children
 from operators.policy_types import EXTENSIONS, ConditionTypeError, Doubt, Types
 from operators.policy_variables import BOOL, DYN, FrameView, Needs, cel_value
 
@@ -30,6 +30,10 @@ hold up a worker for seconds."""
 logging.getLogger("cel").setLevel(logging.CRITICAL)
 
 _PARSE_ERROR = re.compile(r"<input>:(?P<line>\d+):(?P<column>\d+): (?P<message>[^\n]*)")
+_PATTERN_ERROR = re.compile(
+    r"not a valid regex: (?:.*\berror: )?(?P<reason>.*?)\.? Check function arguments"
+)
+_MATCHES = cel.compile("''.matches(pattern)")
 _UNDEFINED = re.compile(r"Undefined variable or function: '(\w+)'")
 
 
@@ -67,6 +71,11 @@ class Expression:
             ) from error
         except ConditionTypeError as error:
             raise ConditionError(error.message, *_line_and_column(source, error.offset)) from error
+        for call, reason in _useless_patterns(self.tree):
+            raise ConditionError(
+                f"the regular expression cannot be used: {reason}",
+                *_line_and_column(source, call.at),
+            )
         if nested_macros(self.tree) > MOST_NESTED_MACROS:
             raise ConditionError(
                 f"more than {MOST_NESTED_MACROS} macros inside one another take too long for an "
@@ -183,6 +192,25 @@ class ContextBuilder:
     def context(self, view: FrameView) -> Context:
         """A context for one frame."""
         return Context(self, view)
+
+
+def _useless_patterns(node: Node) -> Iterator[tuple[Call, str]]:
+    """Calls of `matches` whose pattern can be seen here and will always fail, and why: CEL says so
+    only when an image comes, and then every image would go to review."""
+    if isinstance(node, Call) and node.function == "matches" and node.arguments:
+        pattern = node.arguments[-1]
+        if isinstance(pattern, Literal) and isinstance(pattern.value, str):
+            try:
+                _MATCHES.execute({"pattern": pattern.value})
+            except (ValueError, RuntimeError) as error:
+                yield node, _pattern_error(str(error))
+    for part in children(node):
+        yield from _useless_patterns(part)
+
+
+def _pattern_error(text: str) -> str:
+    found = _PATTERN_ERROR.search(" ".join(text.split()))
+    return found["reason"].rstrip(".") if found else "it is none of RE2's syntax"
 
 
 def _parse_error(text: str) -> ConditionError:

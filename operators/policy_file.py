@@ -125,6 +125,13 @@ def read_policy(text: str, file: str) -> PolicyText:
                 reader.place_of_file_key(key),
                 f"unknown key '{key}'; a policy consists of [[rules]] tables and one [taxonomy]",
             )
+    if "rules" not in document:
+        # What is left of a file that was being saved when the disk was full allows every image.
+        raise reader.error(
+            0,
+            "there are no [[rules]], so every image would be allowed; if that is meant, write "
+            "rules = []",
+        )
     taxonomy = reader.taxonomy(document.get("taxonomy"))
     tables = document.get("rules", [])
     if len(tables) > MAX_RULES:

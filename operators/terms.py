@@ -7,6 +7,7 @@ batches. One that has a mistake then changes nothing: the lists in force stay, a
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 import threading
@@ -72,6 +73,14 @@ class TermLists:
             self._seen = stamps
             self._reading = threading.Thread(target=self._read_again, name="terms", daemon=True)
             self._reading.start()
+
+    async def watch(self) -> None:
+        """Look for changes until cancelled. Beside the looks between batches: a feed may be silent
+        for hours, and its next image should meet the lists as they are by then."""
+        every = self._options.reload_seconds
+        while every and self._files:
+            await asyncio.sleep(every)
+            await asyncio.to_thread(self.look_for_changes)
 
     def _read_again(self) -> None:
         try:

@@ -151,6 +151,13 @@ class ImageStream:
             {topic: known[topic] for topic in (topics.images, topics.bulk) if topic in known},
         )
 
+    @property
+    def leads(self) -> bool:
+        """Whether this worker has the first partition of live images, as one of the group has:
+        what is to be done once is done there."""
+        first = (self._kafka.topics.images, 0)
+        return any((tp.topic, tp.partition) == first for tp in self.app.consumer.assignment())
+
     def lag(self, positions: dict[tuple[str, int], int]) -> dict[tuple[str, int], int]:
         """Records not yet acknowledged in each assigned partition.
 

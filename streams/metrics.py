@@ -6,6 +6,10 @@ from typing import Generic, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from operators.frame import Frame
+from sinks.replay import failed_attempts
+from streams.findings_metrics import FindingsMetrics
+
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 _Metric = TypeVar("_Metric", Counter, Gauge, Histogram)
@@ -30,9 +34,9 @@ class Labelled(Generic[_Metric]):
 class Metrics:
     """The metrics of one worker.
 
-    Labels stay few: feeds, stages, actions, sinks and models are small sets, while image ids,
-    hosts and rules are not labels. At most `max_feeds` feeds get a label of their own and the rest
-    share `other`, since feed names come from producers.
+    Labels stay few: feeds, stages, actions, sinks and models are small sets, while image ids and
+    hosts are not labels; `findings` bounds its own. At most `max_feeds` feeds get a label of their
+    own and the rest share `other`, since feed names come from producers.
     """
 
     def __init__(self, registry: CollectorRegistry | None = None, max_feeds: int = 200) -> None:
@@ -183,6 +187,14 @@ class Metrics:
             ["topic", "partition"],
             registry=self.registry,
         )
+        self.consumer_lag_seconds = Gauge(
+            "imagewire_consumer_lag_seconds",
+            "Age of the oldest record in a partition that is not acknowledged yet, by its Kafka "
+            "timestamp",
+            ["topic", "partition"],
+            registry=self.registry,
+        )
+        self.findings = FindingsMetrics(self.registry, self.feed)
         self.model_info = Gauge(
             "imagewire_model_info",
             "1 for each model in use",
@@ -264,6 +276,25 @@ class Metrics:
                 registry=self.registry,
             )
         )
+
+    def decided(self, frame: Frame, now: float) -> None:
+        """A frame's verdict is acknowledged; `now` in Unix seconds."""
+        if frame.failed or failed_attempts(frame.origin):
+            return  # a replay waited for a person
+        # Producers may send no timestamp, which Kafka records as -1.
+        if frame.origin.timestamp_ms > 0:
+            latency = now - frame.origin.timestamp_ms / 1000
+            self.latency.labels(self.feed(frame.feed)).observe(max(latency, 0.0))
+
+    def finished(self, frame: Frame) -> None:
+        """A frame is safe in every sink, as findings or as a dead letter."""
+        feed = self.feed(frame.feed)
+        if frame.failure is not None:
+            self.frames_failed.labels(feed, frame.failure.stage).inc()
+        else:
+            verdict = frame.findings.verdict
+            self.frames_out.labels(feed, verdict.action if verdict else "none").inc()
+        self.findings.count(frame)
 
     def spared(self, operator: str, rung: str, frames: int) -> None:
         """An operator did not have to look at so many frames."""

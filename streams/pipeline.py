@@ -17,7 +17,6 @@ from concurrent.futures import ThreadPoolExecutor
 from operators.frame import Frame, Lane, Stage
 from operators.known_images import KNOWN
 from operators.near_identical import REUSED
-from sinks.replay import failed_attempts
 from sinks.sink import Sink
 from streams.batch_lessons import BatchLessons
 from streams.batcher import BatchLimits, MicroBatcher
@@ -26,7 +25,7 @@ from streams.delivery import Delivery
 from streams.fetched import FetchError, shown
 from streams.in_flight import InFlightBudget, record_size
 from streams.isolation import analysed, decided, decoded_parts
-from streams.ledger import Entry, Ledger
+from streams.ledger import Entry, Ledger, Partition
 from streams.loop_delay import measure_loop_delay
 from streams.metrics import Metrics
 from streams.reuse import Reuse
@@ -380,21 +379,18 @@ class Pipeline:
             return
         now = time.time()
         for frame in frames:
-            if frame.failed or failed_attempts(frame.origin):
-                continue  # a replay waited for a person
-            # Producers may send no timestamp, which Kafka records as -1.
-            if frame.origin.timestamp_ms > 0:
-                latency = now - frame.origin.timestamp_ms / 1000
-                feed = self._metrics.feed(frame.feed)
-                self._metrics.latency.labels(feed).observe(max(latency, 0.0))
+            self._metrics.decided(frame, now)
+
+    def oldest(self) -> dict[Partition, float]:
+        """Kafka timestamp, in Unix seconds, of the oldest record in flight of each partition."""
+        found: dict[Partition, float] = {}
+        for frame, entry in self._entries.items():  # in the order of delivery
+            if not entry.revoked and frame.origin.timestamp_ms > 0:
+                found.setdefault(entry.partition, frame.origin.timestamp_ms / 1000)
+        return found
 
     def _safe(self, frame: Frame) -> None:
-        feed = self._metrics.feed(frame.feed)
-        if frame.failure is not None:
-            self._metrics.frames_failed.labels(feed, frame.failure.stage).inc()
-        else:
-            verdict = frame.findings.verdict
-            self._metrics.frames_out.labels(feed, verdict.action if verdict else "none").inc()
+        self._metrics.finished(frame)
         entry = self._entries.pop(frame)
         self._budgets[frame.lane].release(entry.size)
         self.ledger.finish(entry)

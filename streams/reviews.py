@@ -32,6 +32,8 @@ STAGE = "review"
 MAX_DECISION_BYTES = 64 * 1024
 MAX_REASON_LENGTH = 4000
 MAX_LABELS = 50
+LATEST_MS = 4_102_444_800_000
+"""The beginning of 2100, in milliseconds since the epoch."""
 _AHEAD_MS = 300_000
 """How far a reviewer's clock may be ahead: a decision of the far future would stand for ever."""
 
@@ -180,7 +182,7 @@ def _moment(name: str, text: str) -> int:
             f"bad-{name.replace('_', '-')}",
             f"{name} is '{text[:40]}'; write RFC 3339, such as 2026-01-31T12:00:00Z",
         ) from error
-    if not 0 <= milliseconds <= 4_102_444_800_000:
+    if not 0 <= milliseconds <= LATEST_MS:
         raise RecordError(
             f"bad-{name.replace('_', '-')}", f"{name} ({text[:40]}) lies outside 1970 to 2100"
         )

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import Annotated
 
 import msgspec
 
 from operators.findings import Verdict
 from operators.frame import Frame
 from sinks.event_time import rfc3339
-from streams.reviews import Choice, Decision, Order
+from streams.reviews import LATEST_MS, Choice, Decision, Order
 
 logger = logging.getLogger(__name__)
 
@@ -25,10 +26,10 @@ _IMAGE, _CONTENT = "image:", "content:"
 
 class Override(msgspec.Struct, frozen=True, gc=False, array_like=False):
     """A record of the topic `images.overrides`, as small as it can be. `decided_at`: milliseconds
-    since the epoch."""
+    since the epoch, up to the year 2100."""
 
     decision: Choice
-    decided_at: int
+    decided_at: Annotated[int, msgspec.Meta(ge=0, le=LATEST_MS)]
     decision_id: str
 
     @property

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from typing import Literal
+from typing import Literal, Protocol
 
 import msgspec
 
@@ -43,6 +43,29 @@ def tombstone_key(kind: Kind, name: str) -> bytes:
 def tombstone_record(kind: Kind, name: str, now_ms: int) -> tuple[bytes, bytes]:
     """Key and value of the record that has `name` forgotten."""
     return tombstone_key(kind, name), msgspec.json.encode(Tombstone(now_ms))
+
+
+class Covers(Protocol):
+    """Whether an image was erased: by its id, its content, or with its feed. See
+    `Tombstones.covers`."""
+
+    def __call__(
+        self,
+        image_id: str,
+        content_id: str | None = None,
+        feed: str | None = None,
+        arrived_ms: int | None = None,
+    ) -> bool: ...
+
+
+def nothing_erased(
+    image_id: str,
+    content_id: str | None = None,
+    feed: str | None = None,
+    arrived_ms: int | None = None,
+) -> bool:
+    """Where there are no tombstones."""
+    return False
 
 
 class Tombstones:
@@ -83,24 +106,36 @@ class Tombstones:
             self._ids[kind].add(digest)
         self.changes += 1
 
-    def covers(self, image_id: str, content_id: str | None = None) -> bool:
-        """Whether the image, or its content, was erased."""
+    def covers(
+        self,
+        image_id: str,
+        content_id: str | None = None,
+        feed: str | None = None,
+        arrived_ms: int | None = None,
+    ) -> bool:
+        """Whether the image, its content, or its feed was erased.
+
+        Args:
+            feed, arrived_ms: the feed, and when a record of the image reached Kafka (milliseconds
+                since the epoch): a feed's tombstone covers what had come by then.
+        """
         images, contents = self._ids["image"], self._ids["content"]
         if images and _digest("image", image_id) in images:
             return True
-        return bool(contents and content_id and _digest("content", content_id) in contents)
+        if contents and content_id and _digest("content", content_id) in contents:
+            return True
+        if not self._feeds or feed is None or arrived_ms is None:
+            return False
+        until = self._feeds.get(_digest("feed", feed))
+        return until is not None and arrived_ms <= until
 
     def covers_frame(self, frame: Frame) -> bool:
         """Whether the frame's image, its content, or its feed up to its arrival was erased."""
         if not self.changes:
             return False
         prints = frame.findings.fingerprint
-        if self.covers(frame.image_id, prints.content_id if prints is not None else None):
-            return True
-        if not self._feeds:
-            return False
-        until = self._feeds.get(_digest("feed", frame.feed))
-        return until is not None and frame.origin.timestamp_ms <= until
+        content_id = prints.content_id if prints is not None else None
+        return self.covers(frame.image_id, content_id, frame.feed, frame.origin.timestamp_ms)
 
 
 def _digest(kind: Kind, name: str) -> bytes:

@@ -19,7 +19,7 @@ from imagewire.cli.outcome import (
 COMMANDS = (
     *("demo", "up", "publish", "watch", "replay", "review", "forget"),
     *("ban", "policy", "terms", "calibrate", "sql", "search"),
-    *("worker", "config", "doctor", "models", "schemas"),
+    *("worker", "serve", "config", "doctor", "models", "schemas"),
 )
 """In the order in which they are met. The module and the function in it are called alike."""
 

@@ -28,6 +28,7 @@ def up(
     clickhouse_port: int | None = None,
     qdrant_port: int | None = None,
     http_port: int | None = None,
+    api_port: int | None = None,
     config: Annotated[Path | None, Parameter(name=["--config", "-c"])] = None,
 ) -> int:
     """Start broker, stores and worker on this machine, until Ctrl-C.
@@ -45,6 +46,7 @@ def up(
         clickhouse_port: Port of ClickHouse's HTTP interface.
         qdrant_port: Port of Qdrant's gRPC interface.
         http_port: Port of the first worker's /metrics and /healthz.
+        api_port: Port of the HTTP API and the console; kept, else 8080 (api.port), else a free one.
         config: Settings file for the workers.
     """
     from imagewire.cli.outcome import UsageError
@@ -64,6 +66,7 @@ def up(
         "--clickhouse-port": clickhouse_port,
         "--qdrant-port": qdrant_port,
         "--http-port": http_port,
+        "--api-port": api_port,
     }
     check_ports(given, data)
     loaded = load_settings(config)  # wrong settings are told now, not in a worker's log
@@ -71,7 +74,7 @@ def up(
     if loaded.file is not None:
         os.environ[CONFIG_VARIABLE] = str(loaded.file.resolve())
     logging.basicConfig(level="WARNING", format="%(levelname)s %(message)s", stream=sys.stderr)
-    ports = StackPorts(broker_port, clickhouse_port, qdrant_port, http_port)
+    ports = StackPorts(broker_port, clickhouse_port, qdrant_port, http_port, api_port)
     return asyncio.run(_run(data, broker, files, workers, ports))
 
 
@@ -105,8 +108,13 @@ async def _run(
 
         async def start() -> None:
             await stack.start()
-            for _ in range(workers):
-                await stack.start_worker()
+            api = asyncio.create_task(stack.start_api())
+            try:
+                for _ in range(workers):
+                    await stack.start_worker()
+                await api
+            finally:
+                api.cancel()
 
         try:
             if not await _before(stop, start()):
@@ -188,6 +196,7 @@ def _print_addresses(stack: Stack) -> None:
         f"Qdrant      {record.qdrant_host}:{record.qdrant_port} (gRPC)",
         f"            API key in {secrets}",
         f"worker      {worker}/metrics and {worker}/healthz",
+        f"console     http://{record.api_host}:{record.api_port}/",
         "",
         f"imagewire publish{where} PHOTO …",
         f"imagewire watch{where} verdicts",

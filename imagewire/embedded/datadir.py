@@ -92,6 +92,7 @@ class RunRecord:
         worker_http_port: of `/metrics` and `/healthz`; None as long as no worker runs.
         pids: child name to process id at the time of writing.
         file_roots: folders that the worker may read `file:` references from.
+        api_host, api_port: of the HTTP API and the console; None as long as it does not run.
     """
 
     pid: int
@@ -110,6 +111,8 @@ class RunRecord:
     worker_http_port: int | None = None
     pids: dict[str, int] = field(default_factory=dict)
     file_roots: list[str] = field(default_factory=list)
+    api_host: str | None = None
+    api_port: int | None = None
 
     @property
     def alive(self) -> bool:

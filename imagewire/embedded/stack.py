@@ -22,11 +22,12 @@ import grpc
 import httpx
 from pydantic import SecretStr
 
+from imagewire.embedded.api_process import ApiPlace, api_process, inherited, reachable_host
 from imagewire.embedded.broker import Broker
 from imagewire.embedded.broker_choice import choose_broker
 from imagewire.embedded.datadir import DataDirectory, RunRecord, own_start_time
 from imagewire.embedded.errors import EmbeddedError
-from imagewire.embedded.ports import LOOPBACK
+from imagewire.embedded.ports import FIRST_PORT, LOOPBACK
 from imagewire.embedded.process import ManagedProcess, ProcessStatus, RestartPolicy
 from imagewire.malloc import malloc_environment
 from imagewire.settings import load_settings
@@ -50,6 +51,7 @@ class StackPorts:
     clickhouse: int | None = None
     qdrant: int | None = None
     worker_http: int | None = None
+    api: int | None = None
 
 
 class Stack:
@@ -88,6 +90,8 @@ class Stack:
         self._stores: dict[str, ManagedProcess] = {}
         self._workers: list[ManagedProcess] = []
         self._worker_http_port: int | None = None
+        self._api: ManagedProcess | None = None
+        self._api_place: ApiPlace | None = None
 
     @property
     def broker(self) -> Broker:
@@ -156,11 +160,7 @@ class Stack:
             log_directory=self.directory.logs,
             environment={
                 # The stores are the stack's own, and so are their secrets, whatever file names one.
-                **{
-                    name: value
-                    for name, value in os.environ.items()
-                    if name.upper().removesuffix("_FILE") not in own
-                },
+                **inherited(own),
                 **malloc_environment(os.environ),
                 **own,
                 "IMAGEWIRE_HTTP__ENABLED": "true",
@@ -181,16 +181,45 @@ class Stack:
         self._publish()
         return worker
 
+    async def start_api(self) -> ManagedProcess:
+        """Start `imagewire serve` on this stack and wait until it answers. The stack does without
+        it, should it die for good.
+
+        Raises:
+            ProcessError: it did not start; the message has the tail of its log.
+            ConfigurationError: the settings are wrong.
+        """
+        settings = load_settings().settings.api
+        # The usual port where that is free; whichever it becomes, it is kept.
+        self.directory.identity.ports.setdefault("api", settings.port or FIRST_PORT)
+        place = ApiPlace(reachable_host(settings.host), self.directory.port("api", self._ports.api))
+        api = self._api = api_process(
+            place,
+            self.environment()
+            | {
+                "IMAGEWIRE_CLICKHOUSE__USERNAME": ANALYST,
+                "IMAGEWIRE_CLICKHOUSE__PASSWORD": self.directory.identity.analyst_password,
+            },
+            log_directory=self.directory.logs,
+            restart=self._restart,
+        )
+        self._report("api: starting")
+        await api.start()
+        self._api_place = place
+        self._publish()
+        return api
+
     async def stop(self) -> None:
         """Stop workers, then stores, then the broker, and let go of the directory."""
         try:
-            await _together(*(worker.stop for worker in self._workers))
+            away = [self._api.stop] if self._api is not None else []
+            await _together(*away, *(worker.stop for worker in self._workers))
             await _together(*(store.stop for store in self._stores.values()))
             if self._broker is not None:
                 await self._broker.stop()
         finally:
             self._workers, self._stores = [], {}
-            self._worker_http_port = None
+            self._api = self._api_place = self._worker_http_port = None
             self.directory.release()
 
     def environment(self) -> dict[str, str]:
@@ -236,6 +265,8 @@ class Stack:
             worker_http_port=self._worker_http_port,
             pids={status.name: status.pid for status in self.status() if status.pid is not None},
             file_roots=self._file_roots,
+            api_host=self._api_place.host if self._api_place else None,
+            api_port=self._api_place.port if self._api_place else None,
         )
 
     def status(self) -> list[ProcessStatus]:
@@ -244,7 +275,9 @@ class Stack:
 
     async def wait_for_failure(self) -> ProcessStatus:
         """Return when a child has died and will not be started again."""
-        waits = [asyncio.create_task(process.wait()) for process in self._processes()]
+        # Not the API, which nothing else needs: its death is logged, and `status` says so.
+        needed = [process for process in self._processes() if process is not self._api]
+        waits = [asyncio.create_task(process.wait()) for process in needed]
         try:
             done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
             return done.pop().result()
@@ -268,7 +301,8 @@ class Stack:
 
     def _processes(self) -> list[ManagedProcess]:
         broker = self._broker.process if self._broker is not None else None
-        return [*([broker] if broker else []), *self._stores.values(), *self._workers]
+        api = [self._api] if self._api is not None else []
+        return [*([broker] if broker else []), *self._stores.values(), *self._workers, *api]
 
     def _publish(self) -> None:
         self.directory.publish(self.record)

@@ -89,6 +89,21 @@ class ClickHouseEraser:
         )
         return [row[0] for row in rows]
 
+    def decided_images_of(self, feeds: Sequence[str]) -> list[str]:
+        """The images of these feeds over which people decided.
+
+        Raises:
+            TransientSinkError, PermanentSinkError
+        """
+        if not feeds:
+            return []
+        rows = self._query(
+            f"SELECT DISTINCT image_id FROM {self._settings.database}.reviews_raw "  # noqa: S608
+            "WHERE feed IN {names:Array(String)} ORDER BY image_id",
+            {"names": list(feeds)},
+        )
+        return [row[0] for row in rows]
+
     def count(self, selection: Selection) -> dict[str, int]:
         """Rows that would be erased, by table. A row that is meant twice may count twice.
 

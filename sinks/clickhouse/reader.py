@@ -6,15 +6,19 @@ Whatever user the settings name, a statement that goes through here can only rea
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from clickhouse_connect.driver import exceptions
+from clickhouse_connect.driver.binding import external_bind_re
 
 from sinks.clickhouse.arrow_types import needs_types, with_types
 from sinks.clickhouse.connection import connect, engine_message, is_transient, place
+from sinks.clickhouse.result_stream import ResultStream
 from sinks.clickhouse.settings import ClickHouseSettings
 from sinks.clickhouse.sql_guard import RefusedStatement, reading_statement
 from sinks.clickhouse.sql_lexer import first_word, trailing_format
@@ -26,6 +30,8 @@ if TYPE_CHECKING:
 _UNKNOWN_DATABASE = 81
 _IDS_PER_QUERY = 1000
 _GRACE_SECONDS = 10.0
+_PARAMETER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
+_END_WITH_CLIENT = "cancel_http_readonly_queries_on_client_close"
 _DESCRIBABLE = frozenset({"SELECT", "WITH", "FROM"})
 
 
@@ -35,12 +41,20 @@ class QueryError(Exception):
     Attributes:
         code: ClickHouse's error number, if it answered.
         transient: the same query may succeed later.
+        refused: the statement was not sent, since it does more than read.
     """
 
-    def __init__(self, message: str, code: int | None = None, transient: bool = False) -> None:
+    def __init__(
+        self,
+        message: str,
+        code: int | None = None,
+        transient: bool = False,
+        refused: bool = False,
+    ) -> None:
         super().__init__(message)
         self.code = code
         self.transient = transient
+        self.refused = refused
 
 
 class ClickHouseReader:
@@ -81,19 +95,45 @@ class ClickHouseReader:
         Raises:
             QueryError
         """
-        with self._lock:
-            client = self._connected()
-            try:
-                statement = reading_statement(sql, self._table_functions)
-            except RefusedStatement as refusal:
-                raise QueryError(str(refusal)) from refusal
-            if trailing_format(statement.encode()) is not None:
-                raise QueryError(
-                    "leave the FORMAT clause out: the result comes as an Arrow table, and "
-                    "`imagewire sql --format` chooses how it is shown"
-                )
+        client = self._connected()
+        statement = self._judged(sql, "`imagewire sql --format` chooses how it is shown")
+        with self._turn():
             try:
                 return self._run(client, statement, dict(params) if params else None)
+            except Exception as error:
+                raise self._query_error(error) from error
+
+    def stream(
+        self, sql: str, params: Mapping[str, Any] | None = None, max_rows: int | None = None
+    ) -> ResultStream:
+        """The result of one statement that reads, while it arrives. Close it, or use it in `with`.
+
+        Args:
+            sql: without FORMAT clause; `{name:Type}` stands for a parameter.
+            params: values of the parameters. Each must stand in the statement so: the driver puts
+                others into the text itself, after it was judged.
+            max_rows: rows after which the result is cut; `query_max_rows` if not given.
+
+        Raises:
+            QueryError
+        """
+        client = self._connected()
+        statement = self._judged(sql, "choose a format beside the statement")
+        _require_placeholders(statement, params or {})
+        parameters = dict(params) if params else None
+        rows = min(max_rows or self._settings.query_max_rows, self._settings.query_max_rows)
+        limits = self._limits(
+            client, {"limit": rows + 1, "max_result_rows": rows + 1, _END_WITH_CLIENT: 1}
+        )
+        with self._turn():
+            try:
+                types = {}
+                if first_word(statement.encode()) in _DESCRIBABLE:
+                    types = self._types(client, statement, parameters)
+                blocks = client.query_arrow_stream(
+                    statement, parameters=parameters, settings=limits, use_strings=True
+                )
+                return ResultStream(blocks, types, rows, self._query_error)
             except Exception as error:
                 raise self._query_error(error) from error
 
@@ -128,13 +168,41 @@ class ClickHouseReader:
             statement, parameters=parameters, settings=limits, use_strings=True
         )
         if first_word(statement.encode()) in _DESCRIBABLE and needs_types(table):
-            described = client.query(
-                f"DESCRIBE TABLE ({statement}\n)", parameters=parameters, settings=limits
-            )
-            table = with_types(table, {row[0]: row[1] for row in described.result_rows})
+            table = with_types(table, self._types(client, statement, parameters))
         return table
 
+    def _types(
+        self, client: Client, statement: str, parameters: dict[str, Any] | None
+    ) -> dict[str, str]:
+        described = client.query(
+            f"DESCRIBE TABLE ({statement}\n)",
+            parameters=parameters,
+            settings=self._limits(client),
+        )
+        return {row[0]: row[1] for row in described.result_rows}
+
+    def _judged(self, sql: str, instead: str) -> str:
+        """`sql` without comments, if it only reads and leaves the format to this reader."""
+        try:
+            statement = reading_statement(sql, self._table_functions)
+        except RefusedStatement as refusal:
+            raise QueryError(str(refusal), refused=True) from refusal
+        if trailing_format(statement.encode()) is not None:
+            raise QueryError(
+                f"leave the FORMAT clause out: the result comes as an Arrow table, and {instead}",
+                refused=True,
+            )
+        return statement
+
+    def _turn(self) -> AbstractContextManager[object]:
+        """A server answers several statements at once; an engine in this process takes turns."""
+        return self._lock if self._settings.interface == "chdb" else nullcontext()
+
     def _connected(self) -> Client:
+        with self._lock:
+            return self._open()
+
+    def _open(self) -> Client:
         if self._client is not None:
             return self._client
         client: Client | None = None
@@ -154,13 +222,14 @@ class ClickHouseReader:
         self._client = client
         return client
 
-    def _limits(self, client: Client) -> dict[str, Any]:
+    def _limits(self, client: Client, more: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Settings of a query. A user whose profile is read-only already may not send them; the
         server's own limits hold then."""
-        wanted = {
+        wanted: dict[str, Any] = {
             "max_execution_time": self._settings.query_timeout,
             "max_result_rows": self._settings.query_max_rows,
             "result_overflow_mode": "throw",
+            **(more or {}),
             "readonly": 1,
         }
         known = client.server_settings
@@ -182,3 +251,15 @@ class ClickHouseReader:
         elif isinstance(error, exceptions.OperationalError) and code is None:
             message = f"ClickHouse at {place(self._settings)} cannot be reached: {message}"
         return QueryError(message, code, is_transient(error))
+
+
+def _require_placeholders(statement: str, params: Mapping[str, Any]) -> None:
+    """By the driver's own pattern: with no match it would format the text, which was judged."""
+    placed = {name for name, _ in external_bind_re.findall(statement)}
+    for name in params:
+        if not _PARAMETER.fullmatch(name) or name not in placed:
+            raise QueryError(
+                f"parameter '{name[:60]}' has no place in the statement: write {{name:Type}} "
+                "there, such as {feed:String}",
+                refused=True,
+            )

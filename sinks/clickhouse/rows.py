@@ -15,6 +15,7 @@ import msgspec
 
 from operators.findings import Findings, Verdict
 from operators.frame import Frame
+from sinks.clickhouse.projections import PROJECTION, projected
 from sinks.replay import failed_attempts
 
 # DateTime64 holds these years. A producer's clock may say anything, and even the dead letter of
@@ -179,6 +180,11 @@ IMAGE_COLUMNS: Mapping[str, Column] = {
     "terms": Column("String", lambda row: _json_list(row.findings.terms)),
     "redactions": Column("String", lambda row: _json_list(row.findings.redactions)),
     "faces": Column("String", lambda row: _json_list(row.findings.faces)),
+    "projections": Column(
+        "Array(Float32)",
+        lambda row: projected(row.findings.embedding.vector) if row.findings.embedding else [],
+    ),
+    "projection": Column(_LABEL, lambda row: PROJECTION if row.findings.embedding else ""),
     "extra": Column("String", lambda row: _json(row.findings.extra)),
     "latency_ms": Column(
         "Float64",

@@ -8,6 +8,8 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
+from numpy.typing import NDArray
 from qdrant_client import models
 
 from operators.findings import Action
@@ -15,6 +17,9 @@ from operators.frame import point_id_of
 from sinks.qdrant.connection import ERRORS, as_sink_error, connect, is_not_found
 from sinks.qdrant.settings import QdrantSettings
 from sinks.sink import PermanentSinkError, SinkError
+
+_VECTORS_AT_ONCE = 64
+"""1280 numbers each; a page holds the event loop for some milliseconds."""
 
 
 class ImageNotFoundError(LookupError):
@@ -35,6 +40,18 @@ class Similar:
     image_id: str
     score: float
     payload: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """An image as a point: `vector` is float32 of shape (dimension,), of unit length; `event_time`
+    is RFC 3339 in UTC with milliseconds."""
+
+    image_id: str
+    feed: str
+    content_id: str
+    event_time: str
+    vector: NDArray[np.float32]
 
 
 class VectorReader:
@@ -61,6 +78,15 @@ class VectorReader:
     async def close(self) -> None:
         await self._client.close()
 
+    async def check(self) -> None:
+        """Ask for something small.
+
+        Raises:
+            TransientSinkError: Qdrant cannot be reached now.
+            PermanentSinkError: it lets nobody in with these settings.
+        """
+        await self._has_collection()
+
     async def search(
         self,
         vector: Sequence[float] | None = None,
@@ -71,6 +97,9 @@ class VectorReader:
         labels: Sequence[str] | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
+        feeds: Sequence[str] | None = None,
+        min_score: float | None = None,
+        among: Sequence[str] | None = None,
     ) -> list[Similar]:
         """Images similar to `vector`, or to a stored image (which is itself left out).
 
@@ -83,6 +112,9 @@ class VectorReader:
             labels: only those in which every one of these objects was found.
             since: only with an event time at or after this.
             until: only with an event time before this.
+            feeds: only of one of these feeds.
+            min_score: only those at least so similar.
+            among: only of the images with these ids.
 
         Returns:
             The most similar first.
@@ -101,7 +133,8 @@ class VectorReader:
                 self._settings.collection,
                 query=query,
                 limit=limit,
-                query_filter=_filter(feed, verdict, labels, since, until),
+                query_filter=_filter(feed, verdict, labels, since, until, feeds, among),
+                score_threshold=min_score,
                 with_payload=True,
             )
         except ERRORS as error:
@@ -132,6 +165,34 @@ class VectorReader:
             raise self._sink_error(error, "counting") from error
         return int(result.count)
 
+    async def vectors(
+        self,
+        limit: int,
+        feeds: Sequence[str] | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> list[Placed]:
+        """The vectors of at most `limit` images, in no particular order; filters and errors as in
+        `search`."""
+        found: list[Placed] = []
+        offset: models.ExtendedPointId | None = None
+        while len(found) < limit:
+            try:
+                records, offset = await self._client.scroll(
+                    self._settings.collection,
+                    scroll_filter=_filter(None, None, None, since, until, feeds),
+                    limit=min(limit - len(found), _VECTORS_AT_ONCE),
+                    offset=offset,
+                    with_payload=["image_id", "feed", "content_id", "event_time"],
+                    with_vectors=True,
+                )
+            except ERRORS as error:
+                raise self._sink_error(error, "reading vectors") from error
+            found += [_placed(record) for record in records if isinstance(record.vector, list)]
+            if offset is None:
+                break
+        return found
+
     async def _has_collection(self) -> bool:
         try:
             return bool(await self._client.collection_exists(self._settings.collection))
@@ -152,12 +213,25 @@ def _similar(point: models.ScoredPoint) -> Similar:
     return Similar(str(payload.pop("image_id", point.id)), point.score, payload)
 
 
+def _placed(record: models.Record) -> Placed:
+    payload = record.payload or {}
+    return Placed(
+        str(payload.get("image_id", record.id)),
+        str(payload.get("feed", "")),
+        str(payload.get("content_id") or ""),
+        str(payload.get("event_time") or ""),
+        np.asarray(record.vector, np.float32),
+    )
+
+
 def _filter(
     feed: str | None,
     verdict: Action | None,
     labels: Sequence[str] | None,
     since: datetime | None,
     until: datetime | None,
+    feeds: Sequence[str] | None = None,
+    among: Sequence[str] | None = None,
 ) -> models.Filter | None:
     must: list[models.Condition] = [
         models.FieldCondition(key=key, match=models.MatchValue(value=value))
@@ -171,4 +245,8 @@ def _filter(
     if since is not None or until is not None:
         moments = models.DatetimeRange(gte=since, lt=until)
         must.append(models.FieldCondition(key="event_time", range=moments))
+    if feeds is not None:
+        must.append(models.FieldCondition(key="feed", match=models.MatchAny(any=list(feeds))))
+    if among is not None:
+        must.append(models.HasIdCondition(has_id=[point_id_of(image_id) for image_id in among]))
     return models.Filter(must=must) if must else None

@@ -112,7 +112,6 @@ def test_errors_name_the_row(tmp_path: Path, line: str, message: str) -> None:
         ("rows.csv", b"hash\n" + b"a" * 200_000),
         ("rows.json", b"{" * 100_000),
         ("rows.json", b"3"),
-        ("rows.jsonl", b"{]\n"),
     ],
 )
 def test_a_file_that_makes_no_sense_is_refused_as_a_whole(
@@ -122,6 +121,21 @@ def test_a_file_that_makes_no_sense_is_refused_as_a_whole(
     file.write_bytes(content)
     with pytest.raises(BanFileError, match="rows"):
         list(read_rows(file, "terror", "pdq"))
+
+
+def test_one_line_without_use_leaves_the_others_of_its_file(tmp_path: Path) -> None:
+    good, bad, last = rows_of(tmp_path / "rows.jsonl", f'{{"pdq": "{A}"}}\n{{]\n{{"pdq": "{B}"}}\n')
+    assert (good.hash, last.hash) == (A, B)  # type: ignore[union-attr]
+    assert isinstance(bad, BanFileError)
+    assert "rows.jsonl, row 2: no JSON" in str(bad)
+
+
+def test_lines_without_anything_before_the_heading_are_passed_over(tmp_path: Path) -> None:
+    text = f"\n ,\nsignal_type,signal_str\npdq,{A}\npdq,x\n"
+    record, error = rows_of(tmp_path / "rows.csv", text)
+    assert record.hash == A  # type: ignore[union-attr]
+    assert "row 5:" in str(error)
+    assert rows_of(tmp_path / "none.csv", "\n\n") == []
 
 
 def test_comments_that_a_spreadsheet_would_run_are_made_harmless(tmp_path: Path) -> None:

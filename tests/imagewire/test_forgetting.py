@@ -22,12 +22,14 @@ from imagewire.settings import Settings, load_settings
 from operators.findings import Embedding, Findings, Fingerprint, Verdict
 from operators.frame import Frame, Origin
 from sinks.clickhouse.reader import ClickHouseReader
+from sinks.clickhouse.reviews import ReviewStore
 from sinks.clickhouse.sink import ClickHouseSink
 from sinks.kafka import ensure_topics
 from sinks.kafka.settings import TopicNames
 from sinks.qdrant.reader import VectorReader
 from sinks.qdrant.sink import QdrantSink
 from streams.metrics import Metrics
+from streams.reviews import Decision
 from streams.tombstones import Tombstones
 
 pytestmark = pytest.mark.timeout(180)
@@ -60,16 +62,22 @@ class Place:
         return sorted(each.image_id for each in found)
 
     async def tombstones(self) -> Tombstones:
-        topic = self.settings.kafka.topics.forgotten
+        found = Tombstones()
+        for record in await self.records("forgotten"):
+            found.apply(record.key, record.value)
+        return found
+
+    async def records(self, topic: str) -> list[Any]:
         consumer = AIOKafkaConsumer(
-            topic, auto_offset_reset="earliest", **self.settings.kafka.client_options()
+            getattr(self.settings.kafka.topics, topic),
+            auto_offset_reset="earliest",
+            **self.settings.kafka.client_options(),
         )
         await consumer.start()
-        found = Tombstones()
+        found: list[Any] = []
         while batches := await consumer.getmany(timeout_ms=2000):
             for records in batches.values():
-                for record in records:
-                    found.apply(record.key, record.value)
+                found += records
         await consumer.stop()
         return found
 
@@ -170,14 +178,21 @@ async def test_a_content_takes_every_image_that_has_it(
     assert tombstones.covers("of a later day", CONTENT)
 
 
-async def test_a_feed_takes_its_failures_too_and_asks_first(
+async def test_a_feed_takes_its_failures_and_decisions_too_and_asks_first(
     place: Place, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    store = ReviewStore(place.settings.clickhouse)
+    decision = Decision("a", "block", "ann", 1, "d-1", feed="gate")
+    await store.store([(decision, None, ("reviews", 0, 0, 1))])
+    await store.close()
     assert await place.command("--feed", "gate") == 2
     assert "--yes" in capsys.readouterr().err
     assert await place.command("--feed", "gate", "--yes") == 0
     assert (await place.rows("images"), await place.points()) == (["c"], ["c"])
     assert await place.rows("failures") == []
+    assert await place.rows("reviews_raw") == []
+    taken_back = {record.key: record.value for record in await place.records("overrides")}
+    assert taken_back == {b"image:a": None}
 
 
 async def test_a_store_that_is_away_is_reported_and_the_others_are_done(

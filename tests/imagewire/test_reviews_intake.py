@@ -27,6 +27,7 @@ from sinks.clickhouse.reader import ClickHouseReader
 from sinks.clickhouse.sink import ClickHouseSink
 from sinks.kafka import ensure_topics
 from streams.metrics import Metrics
+from streams.tombstones import Covers, Tombstones, nothing_erased, tombstone_record
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -136,9 +137,11 @@ database = "people_{secrets.token_hex(5)}"
 
 
 @asynccontextmanager
-async def working(place: Place) -> AsyncIterator[ReviewsInWorker]:
+async def working(
+    place: Place, forgotten: Covers = nothing_erased
+) -> AsyncIterator[ReviewsInWorker]:
     """The reviewers' side of a worker, which knows all decisions that were there before."""
-    reviews = ReviewsInWorker(place.settings, Metrics())
+    reviews = ReviewsInWorker(place.settings, Metrics(), forgotten)
     task = asyncio.create_task(reviews.run())
     try:
         async with asyncio.timeout(60):
@@ -249,6 +252,17 @@ async def test_what_is_no_decision_is_a_dead_letter_and_holds_nothing_up(place: 
         place.settings.kafka.topics.reviews
     }
     assert sorted(letter.value for letter in letters)[0] == b"hello"
+
+
+async def test_decisions_on_images_of_a_feed_that_was_erased_are_dropped(place: Place) -> None:
+    erased = Tombstones()
+    erased.apply(*tombstone_record("feed", "cellar", time.time_ns() // 1_000_000 + 60_000))
+    decision = {"decision": "block", "reviewer": "ann"}
+    await place.publish({"image_id": "gone", "feed": "cellar"} | decision)
+    await place.publish({"image_id": "i1"} | decision)
+    async with working(place, erased.covers):
+        await place.records("verdicts", 1)
+        assert [row["image_id"] for row in await place.rows("SELECT * FROM reviews", 1)] == ["i1"]
 
 
 async def test_decisions_that_nobody_took_are_taken_by_the_next_worker(place: Place) -> None:

@@ -47,6 +47,14 @@ def test_an_image_is_covered_by_its_id_its_content_or_its_feed() -> None:
     assert not Tombstones().covers_frame(frame("a", CONTENT))
 
 
+def test_a_feed_covers_what_is_said_of_its_images_until_then() -> None:
+    erased = forgotten(feed="gate")
+    assert erased.covers("b", None, "gate", NOW)
+    assert not erased.covers("b", None, "gate", NOW + 1)
+    assert not erased.covers("b", None, "door", NOW)
+    assert not erased.covers("b", CONTENT, "gate")
+
+
 def test_what_a_feed_brings_after_it_was_erased_is_taken() -> None:
     assert not forgotten(feed="gate").covers_frame(frame("b", at=NOW + 1))
 

@@ -28,6 +28,7 @@ from imagewire.webhooks_settings import WebhookSecretError, WebhookSettings
 from sinks.kafka import ensure_topics
 from sinks.kafka.settings import KafkaSettings, TopicNames
 from streams.metrics import Metrics
+from streams.tombstones import Covers, Tombstones, nothing_erased, tombstone_record
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -288,8 +289,12 @@ class Stream:
         return found
 
     @asynccontextmanager
-    async def notifying(self, settings: WebhookSettings) -> AsyncIterator[Notifier]:
-        notifier = Notifier(settings, self.kafka, self.group, Metrics(), first_pause=0.05)
+    async def notifying(
+        self, settings: WebhookSettings, forgotten: Covers = nothing_erased
+    ) -> AsyncIterator[Notifier]:
+        notifier = Notifier(
+            settings, self.kafka, self.group, Metrics(), forgotten=forgotten, first_pause=0.05
+        )
         task = asyncio.create_task(notifier.run())
         try:
             async with asyncio.timeout(60):
@@ -349,6 +354,28 @@ async def test_one_message_that_fails_holds_up_no_other_and_keeps_its_id(
     ids = [headers["webhook-id"] for headers, body in receiver.got if b'"one"' in body]
     assert len(ids) == 4
     assert len(set(ids)) == 1
+
+
+async def test_nobody_is_told_of_what_was_erased_meanwhile(
+    receiver: Receiver, stream: Stream
+) -> None:
+    receiver.answer = status(500)
+    erased = Tombstones()
+    async with stream.notifying(settings_for(receiver), erased.covers):
+        await stream.publish(
+            {"image_id": "one", "feed": "gate"},
+            {"image_id": "two", "feed": "door", "content_id": "ab" * 32},
+            {"image_id": "three", "feed": "door"},
+        )
+        await receiver.until(6)
+        now = time.time_ns() // 1_000_000
+        erased.apply(*tombstone_record("feed", "gate", now))
+        erased.apply(*tombstone_record("content", "ab" * 32, now))
+        receiver.answer = receiver.ok
+        del receiver.got[:]
+        await receiver.until(1)
+        await asyncio.sleep(0.5)
+    assert {json.loads(body)["data"]["image_id"] for _, body in receiver.got} == {"three"}
 
 
 async def test_a_message_that_is_too_old_becomes_a_dead_letter_without_a_secret(

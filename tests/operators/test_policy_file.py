@@ -56,6 +56,10 @@ def rule(name: str = "bad", when: str = "'true'", action: str = "'block'", more:
         (GOOD + rule(more="expires = '2027-01-31'"), "10:11", ["without quotes"]),
         (GOOD + rule(more="sample = 0"), "10:10", ["above 0"]),
         (GOOD + rule(more="shadow = 1"), "10:10", ["true or false"]),
+        ("", "1:1", ["no [[rules]]", "every image would be allowed", "rules = []"]),
+        ("# saved on a full disk\n", "1:1", ["no [[rules]]"]),
+        (GOOD + rule(when="'text.matches(\"(\")'"), "8:14", ["regular expression", "unclosed"]),
+        (GOOD + rule(when="'!text.matches(\"a{1000}{1000}{9}\")'"), "8:15", ["size limit"]),
         (GOOD + rule(more="explanation = 'in {fed}'"), "10:20", ["'fed'", "'feed'"]),
         (GOOD + rule(more="explanation = 'in {feed'"), "10:19", ["not closed"]),
     ],
@@ -138,12 +142,6 @@ def test_a_policy_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
         Policy.load(file)
 
 
-def test_an_empty_policy_allows_everything(tmp_path: Path) -> None:
-    file = tmp_path / "empty.toml"
-    file.write_text("# nothing yet\n")
-    assert Policy.load(file).rules == ()
-
-
 def test_every_recipe_in_the_documentation_is_a_usable_rule(tmp_path: Path) -> None:
     page = (Path(__file__).parents[2] / "docs" / "policy.md").read_text(encoding="utf-8")
     recipes = [
@@ -158,3 +156,9 @@ def test_every_recipe_in_the_documentation_is_a_usable_rule(tmp_path: Path) -> N
         + "\n".join(rule(f"recipe-{n}", when=f"'''{text}'''") for n, text in enumerate(recipes))
     )
     assert len(Policy.load(file).rules) == len(recipes) + 1
+
+
+def test_a_policy_without_rules_has_to_say_so(tmp_path: Path) -> None:
+    file = tmp_path / "all.toml"
+    file.write_text("rules = []\n")
+    assert Policy.load(file).rules == ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from pathlib import Path
 from typing import Any
@@ -156,6 +157,18 @@ def test_a_changed_list_is_read_again_and_a_broken_one_changes_nothing(tmp_path:
     wait_until(lambda: loaded.trouble)
     assert "list.csv:1" in (loaded.trouble or "")
     assert loaded.match(["second one"])
+
+
+async def test_a_list_that_changes_while_no_image_comes_is_read_all_the_same(
+    tmp_path: Path,
+) -> None:
+    loaded = TermLists(lists(tmp_path, "list.csv", "term\nfirst\n"))
+    watching = asyncio.create_task(loaded.watch())
+    (tmp_path / "list.csv").write_text("term\nsecond one\n")
+    async with asyncio.timeout(60):
+        while not loaded.match(["second one"]):  # noqa: ASYNC110 - it is told by nobody
+            await asyncio.sleep(0.02)
+    watching.cancel()
 
 
 def test_fifty_thousand_terms_cost_hardly_more_than_a_hundred() -> None:

@@ -192,6 +192,7 @@ def test_records_that_are_no_overrides_are_passed_over() -> None:
     overrides = Overrides(10)
     for key, value in (
         (None, b"{}"), (b"x", b"{}"), (b"image:a", b"{}"), (b"image:a", b"\xff"),
+        (b"image:a", b'{"decision":"block","decided_at":99999999999999999,"decision_id":"x"}'),
         (b"content:" + b"z" * 64, None),
     ):  # fmt: skip
         overrides.apply(key, value)

@@ -1,0 +1,170 @@
+/**
+ * The wall. It shows everything while that is little, and a sample when more arrives than can be
+ * loaded and seen: the number of tiles and of requests under way has a ceiling, whatever the rate.
+ * Newest first; it stands still while somebody points at a picture or is further down the page,
+ * because what is looked at must not run away.
+ */
+
+import { refreshTimes, tile } from "../components/tiles.js";
+import { skeleton } from "../components/states.js";
+import { h } from "../dom.js";
+import { picturesUnderWay } from "../pictures.js";
+
+const TILES = 60;
+const TILES_ON_A_PHONE = 30;
+/** Pictures that may be under way before new ones are left out. */
+const UNDER_WAY = 9;
+/** Arrivals kept for the next step. */
+const WAITING = 24;
+/** Pace is told over this time. */
+const PACE_MS = 10000;
+const STRICTNESS = { block: 2, review: 1 };
+
+export class Wall {
+  constructor({ signal, onchange }) {
+    this.signal = signal;
+    this.element = h("div", { class: "tiles", onpointerover: (event) => this.#point(event), onpointerleave: () => { this.#pointed = false; onchange(); } });
+    this.paused = false;
+    this.onchange = onchange;
+    this.begin({});
+  }
+
+  #pointed = false;
+  #tiles = new Map();
+  #waiting = [];
+  #arrivals = [];
+  #showings = [];
+  #missed = 0;
+  #began = 0;
+
+  /** Forgets everything; returns how many pictures it wants to begin with. */
+  begin(filters) {
+    for (const { abort } of this.#tiles.values()) abort.abort();
+    this.#tiles.clear();
+    this.element.replaceChildren();
+    this.#waiting = [];
+    this.#arrivals = [];
+    this.#showings = [];
+    this.#missed = 0;
+    this.#began = performance.now();
+    this.started = false;
+    this.filters = { ...filters };
+    this.capacity = matchMedia("(max-width: 760px)").matches ? TILES_ON_A_PHONE : TILES;
+    return this.capacity;
+  }
+
+  placeholders() {
+    return h("div", { class: "tiles", "aria-hidden": "true" }, Array.from({ length: 12 }, () =>
+      h("div", { class: "tile" }, h("span", { class: "tile-picture" }, skeleton({ height: "100%" })),
+        h("span", { class: "tile-caption" }, skeleton({ width: "60px" }), skeleton({ width: "50px" })))));
+  }
+
+  fillWith(summaries) {
+    this.started = true;
+    for (const summary of summaries.slice(0, this.capacity)) this.element.append(this.#make(summary));
+  }
+
+  get size() {
+    return this.#tiles.size;
+  }
+
+  /** Pictures that came while the wall stood still. */
+  get waiting() {
+    return this.#missed;
+  }
+
+  /** What it is held by, or an empty string. */
+  get heldBy() {
+    if (this.#pointed || this.element.querySelector(".tile:focus-visible")) return "pointing";
+    return this.element.getBoundingClientRect().top < -120 ? "scrolling" : "";
+  }
+
+  /** An image was decided. */
+  offer(summary) {
+    this.#arrivals.push(performance.now());
+    const known = this.#tiles.get(summary.image_id);
+    if (known) return this.#decideAnew(known, summary);
+    if (this.paused || this.heldBy) this.#missed += 1;
+    const again = this.#waiting.findIndex((one) => one.image_id === summary.image_id);
+    if (again >= 0) this.#waiting.splice(again, 1);
+    this.#waiting.push(summary);
+    if (this.#waiting.length > WAITING) this.#waiting.splice(leastWanted(this.#waiting), 1);
+  }
+
+  /** Called every second: puts up what there is room for. */
+  step() {
+    if (!this.started || document.hidden) return;
+    refreshTimes(this.element);
+    if (this.paused || this.heldBy) return;
+    this.#missed = 0;
+    // One at least: a verdict is worth showing while its picture is still being waited for.
+    const room = Math.max(Math.min(this.#columns() * 2, UNDER_WAY - picturesUnderWay()), 1);
+    const chosen = this.#waiting.length <= room ? this.#waiting.splice(0) : sample(this.#waiting, room);
+    for (const summary of chosen) {
+      const element = this.#make(summary, true);
+      element.classList.add("fresh");
+      this.element.prepend(element);
+      this.#showings.push(performance.now());
+    }
+    while (this.#tiles.size > this.capacity) this.#drop(this.element.lastElementChild);
+  }
+
+  /** Images each second that arrived, and that were shown, of late. */
+  pace() {
+    const now = performance.now();
+    const since = now - PACE_MS;
+    const seconds = Math.min(Math.max(now - this.#began, 1000), PACE_MS) / 1000;
+    for (const times of [this.#arrivals, this.#showings]) {
+      times.splice(0, Math.max(times.findIndex((at) => at >= since), times.at(-1) < since ? times.length : 0));
+    }
+    return { settled: now - this.#began >= PACE_MS / 2, arrived: this.#arrivals.length / seconds, shown: this.#showings.length / seconds };
+  }
+
+  #columns() {
+    return Math.max(getComputedStyle(this.element).gridTemplateColumns.split(" ").length, 1);
+  }
+
+  #make(summary, first = false) {
+    const abort = new AbortController();
+    const element = tile(summary, { first, signal: AbortSignal.any([this.signal, abort.signal]) });
+    this.#tiles.set(summary.image_id, { element, abort, summary });
+    return element;
+  }
+
+  #drop(element) {
+    this.#tiles.get(element.dataset.id)?.abort.abort();
+    this.#tiles.delete(element.dataset.id);
+    element.remove();
+  }
+
+  /** A person decided otherwise, or a record came twice: the tile stays where it is. */
+  #decideAnew(known, summary) {
+    if (known.summary.verdict === summary.verdict) return;
+    const { element, abort } = this.#tiles.get(summary.image_id);
+    abort.abort();
+    const anew = this.#make({ ...known.summary, ...summary });
+    element.replaceWith(anew);
+  }
+
+  #point(event) {
+    const pointed = event.pointerType !== "touch" && event.target.closest(".tile") !== null;
+    if (pointed === this.#pointed) return;
+    this.#pointed = pointed;
+    this.onchange();
+  }
+}
+
+/** Where in `waiting` the one stands that can best be left out: the oldest of the mildest verdict. */
+function leastWanted(waiting) {
+  const strictness = waiting.map((one) => STRICTNESS[one.verdict] ?? 0);
+  return strictness.indexOf(Math.min(...strictness));
+}
+
+/** Takes `count` out of `waiting`: the newest, but of the stricter verdicts first, at most half of them. */
+function sample(waiting, count) {
+  const strict = waiting.filter((one) => STRICTNESS[one.verdict]).slice(-Math.ceil(count / 2));
+  const rest = waiting.filter((one) => !strict.includes(one)).slice(-(count - strict.length));
+  const chosen = waiting.filter((one) => strict.includes(one) || rest.includes(one));
+  waiting.length = 0;
+  return chosen;
+}

@@ -1,0 +1,82 @@
+"""`imagewire serve` as a child of the stack.
+
+It is a process of its own, since pictures of strangers are looked at in it, and it reads ClickHouse
+as the user who may only read.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from imagewire.embedded.ports import LOOPBACK
+from imagewire.embedded.process import ManagedProcess, RestartPolicy
+from imagewire.malloc import malloc_environment
+
+_START_TIMEOUT = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class ApiPlace:
+    """Where the API can be reached from this machine; `host` as it stands in a URL."""
+
+    host: str
+    port: int
+
+
+def api_process(
+    place: ApiPlace,
+    environment: Mapping[str, str],
+    *,
+    log_directory: Path,
+    restart: RestartPolicy | None,
+) -> ManagedProcess:
+    """The child, not yet started.
+
+    Args:
+        environment: settings that point it to the stores.
+    """
+    own = {**environment, "IMAGEWIRE_API__PORT": str(place.port)}
+    command: Sequence[str] = [sys.executable, "-m", "imagewire", "serve"]
+    return ManagedProcess(
+        "api",
+        command,
+        log_directory=log_directory,
+        environment={**inherited(own), **malloc_environment(os.environ), **own},
+        ready=lambda: _answers(f"http://{place.host}:{place.port}/healthz"),
+        start_timeout=_START_TIMEOUT,
+        restart=restart,
+    )
+
+
+def inherited(own: Mapping[str, str]) -> dict[str, str]:
+    """This process's environment without what `own` settles, whatever file names a secret."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name.upper().removesuffix("_FILE") not in own
+    }
+
+
+def reachable_host(host: str) -> str:
+    """Where a server that is bound to `host` can be reached from this machine, for a URL."""
+    bare = host.strip("[]")
+    if bare == "0.0.0.0":  # noqa: S104 - compared, not bound to
+        return LOOPBACK
+    if bare == "::":
+        return "[::1]"
+    return f"[{bare}]" if ":" in bare else bare
+
+
+async def _answers(url: str) -> bool:
+    # As for the other children: no proxy, and no certificates to load for plain HTTP.
+    async with httpx.AsyncClient(trust_env=False, verify=False, timeout=2.0) as client:  # noqa: S501
+        try:
+            return (await client.get(url)).status_code == httpx.codes.OK
+        except httpx.HTTPError:
+            return False
