@@ -1,5 +1,5 @@
-"""The console's files as they lie there: nothing of strangers becomes markup, nothing is fetched from
-elsewhere, and every file that is named exists."""
+"""The console's files as they lie there: nothing of strangers becomes markup, nothing is fetched
+from elsewhere, and every file that is named exists."""
 
 from __future__ import annotations
 

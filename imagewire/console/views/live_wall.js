@@ -23,8 +23,9 @@ const STRICTNESS = { block: 2, review: 1 };
 export class Wall {
   constructor({ signal, onchange }) {
     this.signal = signal;
-    this.element = h("div", { class: "tiles", onpointerover: (event) => this.#point(event), onpointerleave: () => { this.#pointed = false; onchange(); } });
+    this.element = h("div", { class: "tiles", onpointerover: (event) => this.#point(event), onpointerleave: (event) => this.#point(event) });
     this.paused = false;
+    this.heldBy = "";
     this.onchange = onchange;
     this.begin({});
   }
@@ -73,10 +74,10 @@ export class Wall {
     return this.#missed;
   }
 
-  /** What it is held by, or an empty string. */
-  get heldBy() {
-    if (this.#pointed || this.element.querySelector(".tile:focus-visible")) return "pointing";
-    return this.element.getBoundingClientRect().top < -120 ? "scrolling" : "";
+  /** Looks what it is held by: `heldBy` is "pointing", "scrolling" or empty. */
+  #look() {
+    const pointed = this.#pointed || this.element.querySelector(".tile:focus-visible");
+    this.heldBy = pointed ? "pointing" : this.element.getBoundingClientRect().top < -120 ? "scrolling" : "";
   }
 
   /** An image was decided. */
@@ -94,6 +95,7 @@ export class Wall {
   /** Called every second: puts up what there is room for. */
   step() {
     if (!this.started || document.hidden) return;
+    this.#look();
     refreshTimes(this.element);
     if (this.paused || this.heldBy) return;
     this.#missed = 0;
@@ -147,9 +149,10 @@ export class Wall {
   }
 
   #point(event) {
-    const pointed = event.pointerType !== "touch" && event.target.closest(".tile") !== null;
+    const pointed = event.type === "pointerover" && event.pointerType !== "touch" && event.target.closest(".tile") !== null;
     if (pointed === this.#pointed) return;
     this.#pointed = pointed;
+    this.#look();
     this.onchange();
   }
 }
