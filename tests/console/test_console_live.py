@@ -27,7 +27,7 @@ def test_a_picture_is_on_the_wall_soon_after_its_verdict(
     expect(tile).to_contain_text("Block")
     expect(tile).to_contain_text("to-block")
     expect(tile.locator("img")).to_be_visible()
-    console.check()
+    console.check(streams=True)
 
 
 @pytest.mark.kafka
@@ -77,7 +77,7 @@ def test_a_paused_wall_stands_still_and_says_how_many_wait(
 def test_the_wall_is_filtered_and_the_address_keeps_the_filter(console: Watched) -> None:
     page = console.open("live")
     page.get_by_label("Feed").select_option("market")
-    page.locator(".filters").get_by_text("Block", exact=True).click()
+    page.locator(".filters").get_by_role("radio", name="Block").check()
     expect(page.locator(".tile .badge.block").first).to_be_visible()
     expect(page.locator(".tile .badge:not(.block)")).to_have_count(0)
     assert "feed=market" in page.url and "verdict=block" in page.url
@@ -104,7 +104,7 @@ def test_who_points_at_a_picture_sees_what_was_found_in_it(console: Watched) -> 
 def test_an_empty_stack_says_how_to_begin(console_of_nothing: Watched) -> None:
     page = console_of_nothing.open("live")
     expect(page.get_by_text("No images yet")).to_be_visible()
-    console_of_nothing.check()
+    console_of_nothing.check(streams=True)
 
 
 def test_everything_is_reached_by_keyboard(console: Watched) -> None:
@@ -115,7 +115,7 @@ def test_everything_is_reached_by_keyboard(console: Watched) -> None:
     page.keyboard.press("?")
     expect(page.get_by_role("dialog", name="Keyboard")).to_be_visible()
     page.keyboard.press("Escape")
-    page.locator(".tile").first.focus()
+    page.locator("a.tile").first.focus()
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", name="Nearest neighbours")).to_be_visible()
     page.keyboard.press("g")

@@ -37,6 +37,7 @@ export class Wall {
   #showings = [];
   #missed = 0;
   #began = 0;
+  #flooded = false;
 
   /** Forgets everything; returns how many pictures it wants to begin with. */
   begin(filters) {
@@ -47,6 +48,7 @@ export class Wall {
     this.#arrivals = [];
     this.#showings = [];
     this.#missed = 0;
+    this.#flooded = false;
     this.#began = performance.now();
     this.started = false;
     this.filters = { ...filters };
@@ -89,7 +91,9 @@ export class Wall {
     const again = this.#waiting.findIndex((one) => one.image_id === summary.image_id);
     if (again >= 0) this.#waiting.splice(again, 1);
     this.#waiting.push(summary);
-    if (this.#waiting.length > WAITING) this.#waiting.splice(leastWanted(this.#waiting), 1);
+    if (this.#waiting.length <= WAITING) return;
+    this.#waiting.splice(leastWanted(this.#waiting), 1);
+    this.#flooded = true;
   }
 
   /** Called every second: puts up what there is room for. */
@@ -101,7 +105,8 @@ export class Wall {
     this.#missed = 0;
     // One at least: a verdict is worth showing while its picture is still being waited for.
     const room = Math.max(Math.min(this.#columns() * 2, UNDER_WAY - picturesUnderWay()), 1);
-    const chosen = this.#waiting.length <= room ? this.#waiting.splice(0) : sample(this.#waiting, room);
+    const chosen = this.#flooded ? sample(this.#waiting, room) : this.#waiting.splice(0, room);
+    this.#flooded = false;
     for (const summary of chosen) {
       const element = this.#make(summary, true);
       element.classList.add("fresh");
