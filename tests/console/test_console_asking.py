@@ -90,7 +90,7 @@ def test_a_statement_runs_from_the_keyboard_and_its_answer_is_table_chart_and_fi
     file = tmp_path / "answer.csv"
     download.value.save_as(file)
     with file.open(newline="") as lines:
-        assert [row["label"] for row in csv.DictReader(lines)][0] == HOSTILE
+        assert next(csv.DictReader(lines))["label"] == HOSTILE
     console.check()
     page.get_by_label("Chart", exact=True).check()
     expect(page.locator(".bars tr")).to_have_count(5)
