@@ -51,6 +51,8 @@ def run_checks(settings: Settings, directory: Path) -> Iterator[Check]:
         lambda: _disk(directory),
         _java,
         lambda: _policy(settings),
+        lambda: _terms(settings),
+        lambda: _webhooks(settings),
         lambda: _operators(settings),
     ]
     for check in checks:
@@ -211,6 +213,29 @@ def _policy(settings: Settings) -> Check:
     return Check("policy", "ok", f"{policy.version}, {len(policy.rules)} rules")
 
 
+def _terms(settings: Settings) -> Check:
+    from operators.terms_file import TermsError, read_terms
+
+    names = ", ".join(settings.terms.lists)
+    try:
+        terms = read_terms(settings.terms)
+    except TermsError as error:
+        return Check("term lists", "error", names, str(error))
+    return Check("term lists", "ok", f"{len(terms)} terms" + (f" in {names}" if names else ""))
+
+
+def _webhooks(settings: Settings) -> Check:
+    from imagewire.webhooks_settings import WebhookSecretError
+
+    names = ", ".join(webhook.name for webhook in settings.webhooks)
+    try:
+        for webhook in settings.webhooks:
+            webhook.key()
+    except WebhookSecretError as error:
+        return Check("webhooks", "error", names, str(error))
+    return Check("webhooks", "ok", names or "none")
+
+
 def _operators(settings: Settings) -> Check:
     from models.catalog import load_catalog
     from models.device import choose_device
@@ -257,12 +282,10 @@ def _kafka(settings: Settings) -> Check:
     from imagewire.embedded.broker import answers
 
     first = settings.kafka.bootstrap_servers
-    if settings.kafka.security_protocol == "PLAINTEXT" and any(
+    if settings.kafka.security_protocol != "PLAINTEXT" or any(
         asyncio.run(answers(server.strip())) for server in first.split(",")
     ):
-        return Check("Kafka", "ok", f"answers at {first}")
-    if settings.kafka.security_protocol != "PLAINTEXT":
-        return _kafka_with_credentials(settings)
+        return _kafka_that_answers(settings)
     return Check(
         "Kafka",
         "warning",
@@ -271,21 +294,29 @@ def _kafka(settings: Settings) -> Check:
     )
 
 
-def _kafka_with_credentials(settings: Settings) -> Check:
+def _kafka_that_answers(settings: Settings) -> Check:
     import aiokafka.errors
     from aiokafka.admin import AIOKafkaAdminClient
 
-    async def topics() -> int:
+    from sinks.kafka.topics import forgetful_topics
+
+    async def topics() -> tuple[int, list[str]]:
         client = AIOKafkaAdminClient(**settings.kafka.client_options())
         try:
             await client.start()
-            return len(await client.list_topics())
+            existing = await client.list_topics()
+            complaints = await forgetful_topics(client, settings.kafka, existing)
+            return len(existing), list(complaints.values())
         finally:
             await client.close()
 
     where = f"{settings.kafka.bootstrap_servers} ({settings.kafka.security_protocol})"
     try:
-        return Check("Kafka", "ok", f"answers at {where}; {asyncio.run(topics())} topics")
+        count, complaints = asyncio.run(topics())
+        found = f"answers at {where}; {count} topics"
+        if complaints:
+            return Check("Kafka", "error", found, "; ".join(complaints))
+        return Check("Kafka", "ok", found)
     except (aiokafka.errors.KafkaError, OSError) as error:
         return Check("Kafka", "warning", f"no answer at {where}: {error}", "check kafka.*")
 

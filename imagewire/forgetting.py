@@ -25,7 +25,7 @@ from sinks.kafka.settings import KafkaSettings
 from sinks.qdrant.erasing import VectorEraser
 from sinks.sink import SinkError, TransientSinkError
 from streams.reviews_overrides import override_keys
-from streams.tombstones import Kind, tombstone_record
+from streams.tombstones import Kind, tombstone_key, tombstone_record
 
 SETTLE_SECONDS = 3.0
 """Between the tombstones and the erasure, for workers to learn of them and end a write."""
@@ -138,6 +138,26 @@ async def forget(
     return report
 
 
+async def lift(settings: Settings, selection: Selection) -> int:
+    """Take tombstones back, so that what they cover is taken again when it comes; returns how many
+    were named. What was erased stays erased.
+
+    Raises:
+        TransientSinkError: the broker does not take it.
+    """
+    keys = [
+        tombstone_key(kind, name)
+        for kind, names in _named(selection, selection.image_ids).items()
+        for name in names
+    ]
+    await _send(settings.kafka, [(settings.kafka.topics.forgotten, key, None) for key in keys])
+    return len(keys)
+
+
+def _named(selection: Selection, image_ids: Sequence[str]) -> dict[Kind, Sequence[str]]:
+    return {"image": image_ids, "content": selection.content_ids, "feed": selection.feeds}
+
+
 def _image_ids(settings: Settings, selection: Selection) -> tuple[list[str], list[str]]:
     """The images with the contents that are meant, and those of the feeds that were decided."""
     eraser = ClickHouseEraser(settings.clickhouse)
@@ -183,26 +203,28 @@ async def _publish(
     """Publish tombstones, and take the images' decisions off the compacted topic, which would keep
     their ids for ever."""
     now = time.time_ns() // 1_000_000
-    named: dict[Kind, Sequence[str]] = {
-        "image": image_ids,
-        "content": selection.content_ids,
-        "feed": selection.feeds,
-    }
     tombstones = [
-        tombstone_record(kind, name, now) for kind, names in named.items() for name in names
+        tombstone_record(kind, name, now)
+        for kind, names in _named(selection, image_ids).items()
+        for name in names
     ]
     keys = [key for each in sorted({*image_ids, *decided}) for key in override_keys(each)]
     keys += [key for each in selection.content_ids for key in override_keys(content_id=each)]
+    # Tombstones first: they alone keep things from coming back.
+    await _send(kafka, [(kafka.topics.forgotten, key, value) for key, value in tombstones])
+    await _send(kafka, [(kafka.topics.overrides, key, None) for key in keys])
+    return [
+        Erased("kafka", kafka.topics.forgotten, len(tombstones)),
+        Erased("kafka", kafka.topics.overrides, len(keys)),
+    ]
+
+
+async def _send(kafka: KafkaSettings, records: Sequence[tuple[str, bytes, bytes | None]]) -> None:
     producer = AIOKafkaProducer(**kafka.producer_options())
     try:
         await producer.start()
-        # Tombstones first: they alone keep things from coming back.
-        for topic, records in (
-            (kafka.topics.forgotten, tombstones),
-            (kafka.topics.overrides, [(key, None) for key in keys]),
-        ):
-            sent = [await producer.send(topic, value, key=key) for key, value in records]
-            await asyncio.gather(*sent)
+        sent = [await producer.send(topic, value, key=key) for topic, key, value in records]
+        await asyncio.gather(*sent)
     except (KafkaError, OSError) as error:
         raise TransientSinkError(
             f"the broker at {kafka.bootstrap_servers} does not take tombstones: {error!r}; nothing "
@@ -210,10 +232,6 @@ async def _publish(
         ) from error
     finally:
         await producer.stop()
-    return [
-        Erased("kafka", kafka.topics.forgotten, len(tombstones)),
-        Erased("kafka", kafka.topics.overrides, len(keys)),
-    ]
 
 
 async def _kept(kafka: KafkaSettings) -> dict[str, int | None]:

@@ -16,6 +16,7 @@ from imagewire.embedded.datadir import DataDirectoryError, find_running
 from imagewire.embedded.ports import is_free
 from imagewire.policy_check import mistake_in_policy
 from imagewire.settings import ConfigurationError, Settings
+from imagewire.webhooks_settings import WebhookSecretError
 from models.catalog import load_catalog
 
 # `operators.registry` has it too, but importing that brings torch along.
@@ -23,19 +24,45 @@ _OPERATORS = "imagewire.operators"
 
 
 def check_settings(settings: Settings) -> None:
-    """Refuse what a worker would refuse of operators' names, model catalogues and the policy.
+    """Refuse what a worker would refuse of operators' names, model catalogues, the policy, term
+    lists, calibrations and the secrets of webhooks.
 
     Options of operators are left to the worker: only the operator's class, with all that it
     imports, knows them.
 
     Raises:
-        ConfigurationError: an operator's name or table is wrong, or the policy is.
+        ConfigurationError: one of these is wrong.
         models.errors.ModelError: a model catalogue is wrong.
     """
     _check_operators(settings.operators)
     load_catalog(settings.models.catalogs)
     if settings.policy.file is not None and (mistake := mistake_in_policy(settings.policy.file)):
         raise ConfigurationError(mistake)
+    _check_lists(settings)
+    try:
+        for webhook in settings.webhooks:
+            webhook.key()
+    except WebhookSecretError as error:
+        raise ConfigurationError(str(error)) from error
+
+
+def _check_lists(settings: Settings) -> None:
+    # What reads them is imported only if there are any: most settings name none.
+    if settings.terms.lists:
+        from operators.terms_file import TermsError, read_terms
+
+        try:
+            read_terms(settings.terms)
+        except TermsError as error:
+            raise ConfigurationError(f"terms: {error}") from error
+    if settings.policy.calibrations:
+        from operators.calibration import CalibrationError, read_calibration
+
+        try:
+            for file in settings.policy.calibrations:
+                read_calibration(file)
+        except CalibrationError as error:
+            raise ConfigurationError(f"policy.calibrations: {error}") from error
 
 
 def check_ports(ports: Mapping[str, int | None], data: Path) -> None:

@@ -30,6 +30,9 @@ from sinks.sink import TransientSinkError
 _AGO = re.compile(r"(\d{1,6})([smhd])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _IDS_PER_QUERY = 1000
+_OTHERS = frozenset({"webhook", "review"})
+"""Stages at which something about an image failed and not the image: such a letter is no newer
+state of its image, and there is nothing to replay."""
 _SUCCESSES = """
 SELECT feed, image_id, toUnixTimestamp64Milli(event_time) AS event_time,
     toUnixTimestamp64Milli(kafka_time) AS kafka_time
@@ -99,7 +102,10 @@ def plan_replay(
             whoever can write dead letters could have anything written anywhere.
         limit: most letters to publish; the oldest failures come first.
     """
-    matching = [letter for letter in newest_of_each_image(letters) if wanted.matches(letter)]
+    of_images = [
+        letter for letter in letters if letter.stage not in _OTHERS or letter.stage in wanted.stages
+    ]
+    matching = [letter for letter in newest_of_each_image(of_images) if wanted.matches(letter)]
     settled = made_good(matching)
     chosen: list[Letter] = []
     refused: list[Replayed] = []

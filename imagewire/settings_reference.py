@@ -111,6 +111,11 @@ def _section(table: str, model: type[BaseModel], defaults: Mapping[str, Any]) ->
         for name, field in model.model_fields.items()
         if (below := _table(field.annotation)) is not None
     }
+    repeated = {
+        name: below
+        for name, field in model.model_fields.items()
+        if (below := _repeated_table(field.annotation)) is not None
+    }
     meaning = (model.__doc__ or "").strip().split("\n\n")[0].replace("\n", " ")
     lines = [
         f"## `[{table}]`\n\n{' '.join(meaning.split())}\n",
@@ -120,12 +125,15 @@ def _section(table: str, model: type[BaseModel], defaults: Mapping[str, Any]) ->
         f"| `{name}` | {_kind(field.annotation)} | {_default(defaults[name], field.annotation)} "
         f"| {_cell(field.description or '')} |"
         for name, field in model.model_fields.items()
-        if name not in nested
+        if name not in nested and name not in repeated
     ]
     variable = f"{PREFIX}{table.replace('.', '__')}__".upper()
     found = ["\n".join([lines[0], lines[1], *rows]) + f"\n\nVariables: `{variable}KEY`.\n"]
     for name, below in nested.items():
         found += _section(f"{table}.{name}", below, defaults[name])
+    for name, below in repeated.items():
+        description = model.model_fields[name].description or ""
+        found += _repeated_section(f"{table}.{name}", below, description)
     return found
 
 
@@ -140,7 +148,7 @@ def _repeated_section(name: str, model: type[BaseModel], meaning: str) -> list[s
         kind, text = _kind(field.annotation), _cell(field.description or "")
         rows.append(f"| `{key}` | {kind} | {default} | {text} |")
     head = "| key | kind | default | meaning |\n|---|---|---|---|"
-    variable = f"{PREFIX}{name}".upper()
+    variable = f"{PREFIX}{name.replace('.', '__')}".upper()
     return [
         "\n".join([f"## `[[{name}]]`\n\n{meaning}\n", head, *rows])
         + f"\n\nVariable: `{variable}`, a JSON list of such tables.\n"

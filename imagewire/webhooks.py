@@ -14,6 +14,7 @@ import logging
 import random
 import time
 import uuid
+from collections.abc import Iterable
 
 import msgspec
 import stamina
@@ -44,7 +45,7 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 300.0
 _COMMIT_SECONDS = 1.0
 
 
-class _Told(msgspec.Struct, frozen=True):
+class ToldVerdict(msgspec.Struct, frozen=True):
     """What of a verdict decides whether it is told."""
 
     image_id: str
@@ -53,8 +54,38 @@ class _Told(msgspec.Struct, frozen=True):
     content_id: str | None = None
     decision_id: str | None = None
 
+    def message_id(
+        self, headers: Iterable[tuple[str, bytes | None]], place: tuple[str, int, int]
+    ) -> str:
+        """The same for every repeat of a verdict on the topic, whatever its offset.
 
-_decode = msgspec.json.Decoder(_Told).decode
+        Args:
+            headers: of its record.
+            place: topic, partition and offset of its record, which counts where the headers do not
+                say from which image's record the verdict comes.
+        """
+        found = dict(headers)
+        source = (
+            OutputHeader.SOURCE_TOPIC,
+            OutputHeader.SOURCE_PARTITION,
+            OutputHeader.SOURCE_OFFSET,
+        )
+        origin = [(found.get(name.value) or b"").decode(errors="replace") for name in source]
+        if not all(origin):
+            origin = [str(part) for part in place]
+        parts = (self.image_id, self.action, self.decision_id or "", *origin)
+        return f"msg_{uuid.uuid5(NAMESPACE, chr(0).join(parts)).hex}"
+
+
+decode_told = msgspec.json.Decoder(ToldVerdict).decode
+"""Raises msgspec.MsgspecError or UnicodeDecodeError for what is no verdict."""
+
+
+def message_body(timestamp_ms: int | None, verdict: bytes | None) -> bytes:
+    """What is posted: the record of the verdict, with the time at which it reached Kafka."""
+    at = rfc3339(max(timestamp_ms or 0, 0))
+    head = f'{{"type":"{MESSAGE_TYPE}","timestamp":"{at}","data":'.encode()
+    return head + (verdict or b"null") + b"}"
 
 
 class Notifier(ConsumerRebalanceListener):  # type: ignore[misc]
@@ -213,7 +244,7 @@ class Notifier(ConsumerRebalanceListener):  # type: ignore[misc]
     def _take(self, record: ConsumerRecord) -> None:
         entry = self._ledger.begin((record.topic, record.partition), record.offset, lambda: None)
         try:
-            told = _decode(record.value or b"")
+            told = decode_told(record.value or b"")
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             logger.warning(
                 "%s/%d/%d is no verdict and is told to nobody: %s",
@@ -239,9 +270,10 @@ class Notifier(ConsumerRebalanceListener):  # type: ignore[misc]
             # Its offset would never be committed: begin again where was committed last.
             self._defect = error
 
-    async def _tell(self, record: ConsumerRecord, told: _Told, entry: Entry) -> None:
-        message_id = _message_id(record, told)
-        body = _body(record)
+    async def _tell(self, record: ConsumerRecord, told: ToldVerdict, entry: Entry) -> None:
+        place = (record.topic, record.partition, record.offset)
+        message_id = told.message_id(record.headers, place)
+        body = message_body(record.timestamp, record.value)
         born = record.timestamp / 1000 if record.timestamp and record.timestamp > 0 else time.time()
         pause = self._first_pause
         attempts = 0
@@ -267,11 +299,11 @@ class Notifier(ConsumerRebalanceListener):  # type: ignore[misc]
                 break
         self._ledger.finish(entry)
 
-    def _is_forgotten(self, record: ConsumerRecord, told: _Told) -> bool:
+    def _is_forgotten(self, record: ConsumerRecord, told: ToldVerdict) -> bool:
         return self._forgotten(told.image_id, told.content_id, told.feed, record.timestamp)
 
     async def _bury(
-        self, record: ConsumerRecord, told: _Told, attempt: Attempt, attempts: int
+        self, record: ConsumerRecord, told: ToldVerdict, attempt: Attempt, attempts: int
     ) -> None:
         origin = Origin(
             *(record.topic, record.partition, record.offset),
@@ -295,24 +327,3 @@ class Notifier(ConsumerRebalanceListener):  # type: ignore[misc]
             with retry:
                 await self._letters.write([letter])
         self._metrics.webhooks.labels(self._settings.name, "dead-letter").inc()
-
-
-def _message_id(record: ConsumerRecord, told: _Told) -> str:
-    """The same for every repeat of a verdict on the topic, whatever its offset."""
-    headers = dict(record.headers)
-    source = (
-        OutputHeader.SOURCE_TOPIC,
-        OutputHeader.SOURCE_PARTITION,
-        OutputHeader.SOURCE_OFFSET,
-    )
-    place = [(headers.get(name.value) or b"").decode(errors="replace") for name in source]
-    if not all(place):
-        place = [record.topic, str(record.partition), str(record.offset)]
-    parts = (told.image_id, told.action, told.decision_id or "", *place)
-    return f"msg_{uuid.uuid5(NAMESPACE, chr(0).join(parts)).hex}"
-
-
-def _body(record: ConsumerRecord) -> bytes:
-    at = rfc3339(max(record.timestamp or 0, 0))
-    head = f'{{"type":"{MESSAGE_TYPE}","timestamp":"{at}","data":'.encode()
-    return head + (record.value or b"null") + b"}"

@@ -250,6 +250,19 @@ SERVICE = Dashboard(
             "ops",
         ),
         Panel(
+            "HTTP API: requests",
+            "Answers a second, by status; only where `imagewire serve` is scraped too.",
+            [(f"sum by (status) (rate(imagewire_api_requests_total{RATE}))", "{{status}}")],
+            "ops",
+            stacked=True,
+        ),
+        Panel(
+            "HTTP API: time until an answer begins, p95",
+            "By route.",
+            [quantiles("imagewire_api_request_seconds", by="route")[1]],
+            "s",
+        ),
+        Panel(
             "Models in use",
             "By operator, and in how many workers.",
             [("count by (operator, model) (imagewire_model_info)", "")],

@@ -10,6 +10,8 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -19,6 +21,8 @@ _QUALITY = 80
 _MOST_DRAWN = 300
 """Of each kind; more would hide the picture. A detector gives no more objects either."""
 _LONGEST_LABEL = 60
+_FAR = 4096.0
+"""Pixels; no picture that is shown is so large."""
 _UNSHOWABLE = "\N{WHITE SQUARE}"
 
 Colour = tuple[int, int, int]
@@ -73,13 +77,13 @@ class _Sheet:
         self._draw = ImageDraw.Draw(canvas)
         longer = max(canvas.size)
         self._line = max(1, round(longer / 320))
-        self._font = ImageFont.load_default(min(max(longer / 45, 10.0), 22.0))
+        self._font = _font(min(max(longer / 45, 10.0), 22.0))
         self._taken: list[Rectangle] = []
 
     def draw(self, findings: Findings, drawn: Drawn, across: float, down: float) -> None:
         if drawn.text:
             for line in findings.texts[:_MOST_DRAWN]:
-                corners = [(x * across, y * down) for x, y in line.quad]
+                corners = [_point(x * across, y * down) for x, y in line.quad]
                 self._draw.polygon(corners, outline=_TONES["text"][0], width=self._line)
                 self._plate(line.text, "text", _around(corners), below=True)
         if drawn.boxes:
@@ -165,6 +169,17 @@ class _Sheet:
         return text
 
 
+def _font(size: float) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """DejaVu Sans, which comes inside matplotlib and so with Ultralytics: it has Latin with all its
+    accents, Cyrillic, Greek, Arabic and more. Pillow's own has plain Latin only."""
+    package = find_spec("matplotlib")
+    for folder in (package.submodule_search_locations or ()) if package is not None else ():
+        file = Path(folder, "mpl-data", "fonts", "ttf", "DejaVuSans.ttf")
+        if file.is_file():
+            return ImageFont.truetype(file, size)
+    return ImageFont.load_default(size)
+
+
 def tone(label: str) -> str:
     """The colour group of a label: `face`, `exposed`, `covered` or `object`."""
     words = label.upper().split("_")
@@ -180,7 +195,12 @@ def _readable(label: str) -> str:
 
 def _scaled(box: Box, across: float, down: float) -> Rectangle:
     x1, y1, x2, y2 = box
-    return (x1 * across, y1 * down, x2 * across, y2 * down)
+    return (*_point(x1 * across, y1 * down), *_point(x2 * across, y2 * down))
+
+
+def _point(x: float, y: float) -> tuple[float, float]:
+    """A place not far outside of the picture: whatever a model or a row says, it can be drawn."""
+    return min(max(x, -_FAR), _FAR), min(max(y, -_FAR), _FAR)
 
 
 def _around(corners: Sequence[tuple[float, float]]) -> Rectangle:

@@ -41,7 +41,9 @@ class ApiKeySettings(Section):
         "images, see them unblurred), admin (everything, bans included).",
     )
     feeds: tuple[str, ...] = Field(
-        (), description="Only images of these feeds; all when empty. Not for SQL and search."
+        (),
+        description="Only images of these feeds; all when empty. What spans all feeds, such as "
+        "SQL, is refused then.",
     )
 
     @model_validator(mode="after")

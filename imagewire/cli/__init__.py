@@ -18,7 +18,7 @@ from imagewire.cli.outcome import (
 
 COMMANDS = (
     *("demo", "up", "publish", "watch", "replay", "review", "forget"),
-    *("ban", "policy", "terms", "calibrate", "sql", "search"),
+    *("ban", "policy", "terms", "calibrate", "webhooks", "sql", "search"),
     *("worker", "serve", "config", "doctor", "models", "schemas"),
 )
 """In the order in which they are met. The module and the function in it are called alike."""

@@ -19,6 +19,7 @@ def forget(
     id: tuple[str, ...] = (),
     content: tuple[str, ...] = (),
     feed: tuple[str, ...] = (),
+    lift: Annotated[bool, Parameter(negative="")] = False,
     dry_run: Annotated[bool, Parameter(negative="")] = False,
     yes: Annotated[bool, Parameter(name=["--yes", "-y"], negative="")] = False,
     json: bool = False,
@@ -35,6 +36,8 @@ def forget(
         id: Erase this image. May be given several times, as the next two.
         content: Erase every image with these bytes, by their SHA-256; and whatever comes with them.
         feed: Erase every image of this feed up to now; later ones are taken.
+        lift: Take tombstones back instead: what they cover is taken again from now on. What was
+            erased stays erased. Ids that went with a content have tombstones of their own.
         dry_run: Count what would be erased, and erase nothing.
         yes: Do not ask before a whole feed is erased.
         json: Print one JSON object.
@@ -46,6 +49,7 @@ def forget(
     from imagewire.connection import find_connection
     from imagewire.forgetting import for_writing
     from imagewire.forgetting import forget as erase
+    from imagewire.forgetting import lift as take_back
     from imagewire.reachability import reaching
     from sinks.clickhouse.erasing import Selection
 
@@ -58,6 +62,16 @@ def forget(
                 "lower-case hexadecimal digits"
             )
     connection = find_connection(data, config)
+    if lift:
+        if dry_run:
+            raise UsageError("--lift erases nothing, so there is no --dry-run of it")
+        with reaching(connection, "Kafka"):
+            count = asyncio.run(take_back(connection.settings, Selection(id, content, feed)))
+        if json:
+            print_json({"lifted": count})
+        else:
+            print_note(f"took back {count} tombstones; what was erased stays erased")
+        return 0
     if feed and not dry_run and not yes:
         if not error_console.is_terminal:
             raise UsageError("erasing whole feeds asks first; add --yes where nobody can answer")

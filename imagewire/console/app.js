@@ -35,6 +35,7 @@ import { VIEWS } from "./views.js";
 const page = document.getElementById("page");
 let leaving = new AbortController();
 let shownHash = null;
+let declined = false;
 
 async function render({ focus = true } = {}) {
   const { name, argument, query } = readAddress(location.hash);
@@ -84,8 +85,12 @@ function markTab(view) {
   }
 }
 
+/** Who closed the dialog without a key is not asked again until they go elsewhere. */
 async function changeKey(problem) {
+  if (problem && declined) return;
+  declined = false;
   if (await askForKey(problem)) render();
+  else declined = true;
 }
 
 function frame() {
@@ -110,5 +115,9 @@ function frame() {
 frame();
 listenForShortcuts();
 onKeyWanted(changeKey);
-addEventListener("hashchange", () => { if (location.hash !== shownHash) render(); });
+addEventListener("hashchange", () => {
+  if (location.hash === shownHash) return;
+  declined = false;
+  render();
+});
 render({ focus: false });

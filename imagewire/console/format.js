@@ -17,13 +17,13 @@ export const percent = (value) => (Number.isFinite(value) ? `${(value * 100).toF
 /** Images each second: one decimal while small. */
 export function rate(value) {
   if (!Number.isFinite(value)) return "–";
-  return value >= 100 ? NUMBER.format(value) : value.toFixed(value >= 10 ? 0 : 1);
+  return value >= 100 ? NUMBER.format(value) : value === 0 ? "0" : value.toFixed(value >= 10 ? 0 : 1);
 }
 
 /** 83 → "83 ms", 1234 → "1.2 s", 754000 → "12.6 min" */
 export function milliseconds(value) {
   if (!Number.isFinite(value)) return "–";
-  if (value < 1000) return `${value < 10 ? value.toFixed(1) : Math.round(value)} ms`;
+  if (value < 1000) return `${value < 10 ? Number(value.toFixed(1)) : Math.round(value)} ms`;
   if (value < 120000) return `${(value / 1000).toFixed(value < 10000 ? 1 : 0)} s`;
   if (value < 7200000) return `${(value / 60000).toFixed(0)} min`;
   return value < 172800000 ? `${(value / 3600000).toFixed(0)} h` : `${(value / 86400000).toFixed(0)} days`;

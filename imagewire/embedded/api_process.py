@@ -12,8 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
-
+from imagewire.embedded.answering import http_ok
 from imagewire.embedded.ports import LOOPBACK
 from imagewire.embedded.process import ManagedProcess, RestartPolicy
 from imagewire.malloc import malloc_environment
@@ -48,7 +47,7 @@ def api_process(
         command,
         log_directory=log_directory,
         environment={**inherited(own), **malloc_environment(os.environ), **own},
-        ready=lambda: _answers(f"http://{place.host}:{place.port}/healthz"),
+        ready=lambda: http_ok(f"http://{place.host}:{place.port}/healthz"),
         start_timeout=_START_TIMEOUT,
         restart=restart,
     )
@@ -71,12 +70,3 @@ def reachable_host(host: str) -> str:
     if bare == "::":
         return "[::1]"
     return f"[{bare}]" if ":" in bare else bare
-
-
-async def _answers(url: str) -> bool:
-    # As for the other children: no proxy, and no certificates to load for plain HTTP.
-    async with httpx.AsyncClient(trust_env=False, verify=False, timeout=2.0) as client:  # noqa: S501
-        try:
-            return (await client.get(url)).status_code == httpx.codes.OK
-        except httpx.HTTPError:
-            return False

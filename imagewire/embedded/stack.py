@@ -18,10 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import grpc
-import httpx
-from pydantic import SecretStr
-
+from imagewire.embedded.answering import grpc_answers, http_ok
 from imagewire.embedded.api_process import ApiPlace, api_process, inherited, reachable_host
 from imagewire.embedded.broker import Broker
 from imagewire.embedded.broker_choice import choose_broker
@@ -168,7 +165,7 @@ class Stack:
                 "IMAGEWIRE_HTTP__PORT": str(port),
                 **(extra_environment or {}),
             },
-            ready=lambda: _http_ok(f"http://{LOOPBACK}:{port}/healthz", key),
+            ready=lambda: http_ok(f"http://{LOOPBACK}:{port}/healthz", key),
             start_timeout=_WORKER_START_TIMEOUT,
             stop_timeout=_WORKER_STOP_TIMEOUT,
             restart=self._restart,
@@ -328,7 +325,7 @@ class Stack:
                 "IMAGEWIRE_FRONT_WRITER_PASSWORD": identity.writer_password,
                 "IMAGEWIRE_FRONT_ANALYST_PASSWORD": identity.analyst_password,
             },
-            ready=lambda: _http_ok(f"http://{LOOPBACK}:{port}/ping"),
+            ready=lambda: http_ok(f"http://{LOOPBACK}:{port}/ping"),
             start_timeout=_STORE_START_TIMEOUT,
             restart=self._restart,
         )
@@ -344,7 +341,7 @@ class Stack:
             ],
             log_directory=self.directory.logs,
             environment={**os.environ, "IMAGEWIRE_FRONT_API_KEY": identity.qdrant_api_key},
-            ready=lambda: _grpc_answers(f"{LOOPBACK}:{port}", identity.qdrant_api_key),
+            ready=lambda: grpc_answers(f"{LOOPBACK}:{port}", identity.qdrant_api_key),
             start_timeout=_STORE_START_TIMEOUT,
             restart=self._restart,
         )
@@ -369,34 +366,3 @@ async def _together(*actions: Callable[[], Awaitable[None]]) -> None:
                 group.create_task(act(action))
     except ExceptionGroup as errors:
         raise errors.exceptions[0] from None
-
-
-async def _http_ok(url: str, key: SecretStr | None = None) -> bool:
-    headers = {"Authorization": f"Bearer {key.get_secret_value()}"} if key is not None else {}
-    # trust_env=False: a proxy of the user's has no business on the loopback address. verify=False:
-    # there is no TLS, and loading certificates would take 30 ms of processor time at each look.
-    async with httpx.AsyncClient(
-        trust_env=False,
-        verify=False,  # noqa: S501 - plain HTTP
-        timeout=2.0,
-        headers=headers,
-    ) as client:
-        try:
-            return (await client.get(url)).status_code == httpx.codes.OK
-        except httpx.HTTPError:
-            return False
-
-
-async def _grpc_answers(address: str, api_key: str) -> bool:
-    """Whether Qdrant's gRPC service at `address` answers its health check.
-
-    The request has no fields, so it is zero bytes long, and the answer need not be read.
-    """
-    options = [("grpc.enable_http_proxy", 0)]
-    async with grpc.aio.insecure_channel(address, options=options) as channel:
-        check = channel.unary_unary("/qdrant.Qdrant/HealthCheck")
-        try:
-            await check(b"", metadata=(("api-key", api_key),), timeout=2.0)
-        except grpc.aio.AioRpcError:
-            return False
-    return True

@@ -47,7 +47,11 @@ EventTime = Annotated[
     ),
 ]
 Uri = Annotated[
-    str | None, Meta(description="Where the image is; null when its bytes came on Kafka.")
+    str | None,
+    Meta(
+        description="Where the image is; null when its bytes came on Kafka, or in the address "
+        "itself (data:)."
+    ),
 ]
 
 Hashes = Annotated[list[HashMatch], Meta(description="Entries of banlists that it matches.")]
@@ -210,6 +214,13 @@ def _content_id(frame: Frame) -> str | None:
     return None if fingerprint is None else fingerprint.content_id
 
 
+def _address(frame: Frame) -> str | None:
+    """Where the image is. A `data:` address is no place but the picture itself, with every face in
+    it, which nobody gets who is told of a verdict."""
+    uri = frame.uri
+    return None if uri is None or uri[:5].lower() == "data:" else uri
+
+
 def verdict_record(frame: Frame, verdict: Verdict) -> VerdictRecord:
     """What moderation consumers are told about `frame`."""
     return VerdictRecord(
@@ -217,7 +228,7 @@ def verdict_record(frame: Frame, verdict: Verdict) -> VerdictRecord:
         content_id=_content_id(frame),
         feed=frame.feed,
         event_time=rfc3339(frame.event_time_ms),
-        uri=frame.uri,
+        uri=_address(frame),
         action=verdict.action,
         rules=verdict.rules,
         policy=verdict.policy,
@@ -236,7 +247,7 @@ def review_record(frame: Frame, verdict: Verdict) -> ReviewRecord:
         content_id=_content_id(frame),
         feed=frame.feed,
         event_time=rfc3339(frame.event_time_ms),
-        uri=frame.uri,
+        uri=_address(frame),
         action=verdict.action,
         rules=verdict.rules,
         policy=verdict.policy,
@@ -263,7 +274,7 @@ def findings_record(frame: Frame, include_embedding: bool = False) -> FindingsRe
         content_id=_content_id(frame),
         feed=frame.feed,
         event_time=rfc3339(frame.event_time_ms),
-        uri=frame.uri,
+        uri=_address(frame),
         metadata=frame.metadata,
         image=findings.image,
         objects=findings.objects,

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterable
 from typing import Any
 
 from aiokafka import errors
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from sinks.kafka.errors import as_sink_error
 from sinks.kafka.reachable import connection_error
@@ -21,13 +23,15 @@ from sinks.sink import TransientSinkError
 log = logging.getLogger(__name__)
 
 _LEADERS_WITHIN_S = 15.0
+_CONFIGURATION_WITHIN_S = 10.0
 
 
 async def ensure_topics(settings: KafkaSettings) -> list[str]:
     """Create every topic of `settings.topics` that is missing, and wait until each has leaders.
 
     Topics that exist are left as they are; a differing partition count is logged as a warning,
-    because adding partitions moves keys and is the operator's decision.
+    because adding partitions moves keys and is the operator's decision. So is a topic that forgets
+    what has to stand for ever, see `forgetful_topics`.
 
     Returns:
         The names of the topics created.
@@ -50,6 +54,46 @@ async def ensure_topics(settings: KafkaSettings) -> list[str]:
         await client.close()
 
 
+async def forgetful_topics(
+    client: AIOKafkaAdminClient, settings: KafkaSettings, existing: Iterable[str]
+) -> dict[str, str]:
+    """Topics of bans, policies, decisions or tombstones that are not compacted, and what is wrong.
+
+    Such a topic was made by somebody else, or by a broker that makes what is asked for. It works
+    for a week; then bans and decisions expire, and what was erased may come back.
+
+    Args:
+        existing: names of topics that are there.
+    """
+    wanted = {
+        name: setting
+        for name in settings.topics.all()
+        if (setting := settings.topics.configuration(name).get("cleanup.policy")) is not None
+        and name in set(existing)
+    }
+    if not wanted:
+        return {}
+    resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in wanted]
+    found: dict[str, str] = {}
+    try:
+        async with asyncio.timeout(_CONFIGURATION_WITHIN_S):
+            answers = await client.describe_configs(resources)
+        for answer in answers:
+            for _, _, _, name, entries in answer.resources:
+                values = {entry[0]: entry[1] for entry in entries}
+                policy = values.get("cleanup.policy")
+                if policy is not None and name in wanted and policy != wanted[name]:
+                    found[name] = (
+                        f"topic {name} has cleanup.policy={policy}, so records that have to stand "
+                        f"for ever expire; set it: kafka-configs.sh --alter --topic {name} "
+                        f"--add-config cleanup.policy={wanted[name]}"
+                    )
+    except (errors.KafkaError, OSError, TimeoutError, ValueError, TypeError) as error:
+        # tansu does not say, and a user may lack the right to ask.
+        log.debug("how topics are cleaned up is not known: %r", error)
+    return found
+
+
 async def _create_missing(client: AIOKafkaAdminClient, settings: KafkaSettings) -> list[str]:
     # All topics are listed instead of those wanted: asking for a topic by name creates it, with
     # one partition, on brokers with auto.create.topics.enable.
@@ -65,6 +109,8 @@ async def _create_missing(client: AIOKafkaAdminClient, settings: KafkaSettings) 
                 len(existing[name]),
                 settings.partitions,
             )
+    for complaint in (await forgetful_topics(client, settings, existing)).values():
+        log.warning("%s", complaint)
     if not missing:
         return []
     response = await client.create_topics(

@@ -77,7 +77,7 @@ def _payload(frame: Frame, max_text_characters: int) -> dict[str, grpc.Value]:
         "verdict": _text(findings.verdict.action if findings.verdict else None),
         "labels": grpc.Value(list_value=grpc.ListValue(values=[_text(label) for label in labels])),
         # `data:` addresses are the picture itself, which has no place in a payload.
-        "uri": _text(None if frame.uri is None or frame.uri.startswith("data:") else frame.uri),
+        "uri": _text(None if frame.uri is None or frame.uri[:5].lower() == "data:" else frame.uri),
     }
     if max_text_characters and findings.texts:
         text = "\n".join(line.text for line in findings.texts)

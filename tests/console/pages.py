@@ -10,6 +10,7 @@ from playwright.sync_api import ConsoleMessage, Page
 WIDE = {"width": 1440, "height": 900}
 NARROW = {"width": 390, "height": 844}
 _SETTLE_MS = 15_000
+_NEXT_FRAME = "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
 
 
 class Watched:
@@ -31,9 +32,13 @@ class Watched:
         self.page.goto(f"{self.address}/#/{view}")
         return self.page
 
-    def check(self) -> None:
-        """Nothing that a user would stumble over, in either theme and at either width."""
-        self.page.wait_for_load_state("networkidle", timeout=_SETTLE_MS)
+    def check(self, streams: bool = False) -> None:
+        """Nothing that a user would stumble over, in either theme and at either width.
+
+        `streams`: the view follows events, so the network is never idle.
+        """
+        if not streams:
+            self.page.wait_for_load_state("networkidle", timeout=_SETTLE_MS)
         for size, theme, rules in (
             (WIDE, "light", None),
             (WIDE, "dark", ["color-contrast"]),
@@ -42,6 +47,8 @@ class Watched:
         ):
             self.page.set_viewport_size(size)  # type: ignore[arg-type]
             self.page.emulate_media(color_scheme=theme, reduced_motion="reduce")  # type: ignore[arg-type]
+            # Colours of the other theme stand until the next frame is drawn.
+            self.page.evaluate(_NEXT_FRAME)
             where = f"{theme} at {size['width']} px"
             wide = self.page.evaluate("document.documentElement.scrollWidth")
             assert wide <= size["width"], f"{where}: the page is {wide} px wide"

@@ -60,7 +60,7 @@ def main() -> int:
     options = parser.parse_args()
     program = shutil.which("chromium") or shutil.which("chromium-browser")
     if program is None:
-        print("no Chromium is installed; with Debian: apt-get install chromium", file=sys.stderr)  # noqa: T201
+        print("no Chromium is installed; with Debian: apt-get install chromium", file=sys.stderr)
         return 1
     with tempfile.TemporaryDirectory(prefix="imagewire-screenshots-") as folder:
         directory = Path(folder)
@@ -74,6 +74,8 @@ def main() -> int:
             stack.start(900)
             _photograph(stack, photos, options.seconds, options.to, program)
         finally:
+            if stack.process is not None and stack.process.poll() is None:
+                stack.stop()
             stack.end()
     return 0
 
@@ -151,7 +153,7 @@ def _settle(page: Page) -> None:
 
 def _publish_until(stack: RunningUp, photos: Sequence[Path], enough: threading.Event) -> None:
     """Two photos a second, each time as new images."""
-    choice = random.Random(5)  # noqa: S311 - the same order in each run, nothing secret
+    choice = random.Random(5)
     number = 0
     while not enough.wait(1):
         batch = []

@@ -40,13 +40,14 @@ def test_boxes_are_switched_and_lit_from_the_list(console: Watched) -> None:
 
 def test_an_unknown_image_is_told_with_the_requests_id(console: Watched) -> None:
     page = console.open("image/no-such-image")
-    expect(page.get_by_role("alert")).to_contain_text("no-such-image")
+    expect(page.get_by_role("alert")).to_contain_text("There is no such image")
     expect(page.locator(".request code")).to_be_visible()
     console.errors.clear()  # the browser itself notes that an answer was 404
     console.check()
 
 
 def test_a_decision_of_a_person_stands_in_the_history(console: Watched) -> None:
-    page = console.open(f"image/{image_id(9602)}")
+    page = console.open(f"image/{image_id(9600)}")
     expect(page.locator(".history")).to_contain_text("Block")
+    expect(page.locator(".history")).to_contain_text(HOSTILE)
     expect(page.locator(".history li")).to_have_count(2)

@@ -19,9 +19,13 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from fastapi import FastAPI
 from prometheus_client import Counter, Histogram, ProcessCollector
 from prometheus_client.metrics import MetricWrapperBase
 
+from imagewire.api.gate import Gate
+from imagewire.api.keys import Keys
+from imagewire.api.settings import ApiSettings
 from imagewire.machine_metrics import MachineMetrics
 from imagewire.model_health import ModelHealth
 from imagewire.settings import HttpSettings, Settings
@@ -55,8 +59,9 @@ def queries() -> list[str]:
 
 @pytest.fixture(scope="module")
 def known() -> dict[str, set[str]]:
-    """Each series that a worker exposes, with its labels."""
+    """Each series that a worker or the API exposes, with its labels."""
     metrics = Metrics()
+    Gate(FastAPI(), ApiSettings(), Keys(()), metrics.registry)
     ModelHealth(Settings(), metrics.registry, metrics.feed, lambda: True)
     found: dict[str, set[str]] = {"up": set()}
     for metric in set(metrics.registry._names_to_collectors.values()):

@@ -18,8 +18,10 @@ import pytest
 
 from imagewire.cli import COMMANDS, run
 from imagewire.cli.terminal import printable
+from imagewire.doctor import _policy, _terms, _webhooks
 from imagewire.embedded.broker_choice import fetches_jars
 from imagewire.embedded.ports import free_port
+from imagewire.settings import load_settings
 
 IMAGEWIRE = [sys.executable, "-m", "imagewire"]
 
@@ -315,6 +317,28 @@ def test_the_doctor_names_what_must_be_mended_and_exits_with_1(
     assert "policy.toml" in printed
     assert "none-such" in printed
     assert "cuda:77" in printed
+
+
+def test_lists_calibrations_and_secrets_that_are_missing_are_told_before_anything_is_started(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NO_SUCH_SECRET", raising=False)
+    hook = 'name = "trust"\nurl = "https://example.org"\nsecret_variable = "NO_SUCH_SECRET"\n'
+    for text, named in (
+        ('[terms.lists.scams]\nfile = "nowhere.csv"\n', "nowhere.csv"),
+        ('[policy]\ncalibrations = ["nowhere.json"]\n', "nowhere.json"),
+        (f"[[webhooks]]\n{hook}", "NO_SUCH_SECRET"),
+    ):
+        (tmp_path / "imagewire.toml").write_text(text)
+        assert run(["up", "--data", str(tmp_path / "data"), "--config", "imagewire.toml"]) == 2
+        assert named in capsys.readouterr().err
+        assert not (tmp_path / "data").exists()
+        mistakes = [
+            check
+            for check in (_terms, _webhooks, _policy)
+            if check(load_settings(tmp_path / "imagewire.toml").settings).outcome == "error"
+        ]
+        assert len(mistakes) == 1
 
 
 def test_the_doctor_looks_at_settings_that_cannot_be_read(

@@ -165,6 +165,10 @@ async def test_an_image_is_erased_everywhere_and_leaves_a_tombstone(
     shown = capsys.readouterr()
     assert "Kafka cannot erase single records" in shown.err
     assert "for up to 7 days" in shown.err
+    # By mistake: what comes from now on is taken again.
+    assert await place.command("--id", "a", "--lift") == 0
+    assert "stays erased" in capsys.readouterr().err
+    assert not (await place.tombstones()).covers("a")
 
 
 async def test_a_content_takes_every_image_that_has_it(

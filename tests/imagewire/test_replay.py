@@ -354,6 +354,14 @@ def test_the_oldest_failures_come_first_and_refusals_do_not_count_against_the_li
     assert [refused.letter.image_id for refused in plan.refused] == ["4"]
 
 
+def test_what_nobody_was_told_of_an_image_neither_hides_its_failure_nor_fails_the_replay() -> None:
+    untold = replace(LETTER, stage="webhook", source=("images.verdicts", 0, 0), attempt=2)
+    assert planned([LETTER, untold]).letters == [LETTER]
+    assert planned([untold]).refused == []
+    [refused] = planned([untold], LetterFilter(stages=("webhook",))).refused
+    assert "no topic of images" in refused.refused
+
+
 def test_a_letter_cannot_have_anything_published_to_a_topic_that_takes_no_images() -> None:
     plan = planned([replace(LETTER, source=("payments", 0, 0))])
     assert plan.letters == []

@@ -20,9 +20,11 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from pydantic import ValidationError
 from shared_broker import SharedBroker
 
+from imagewire.dead_letters import LetterFilter
 from imagewire.embedded.ports import LOOPBACK
-from imagewire.settings import ConfigurationError, load_settings
+from imagewire.settings import ConfigurationError, Settings, load_settings
 from imagewire.webhooks import Notifier
+from imagewire.webhooks_again import tell_again
 from imagewire.webhooks_sending import WebhookSender, signature
 from imagewire.webhooks_settings import WebhookSecretError, WebhookSettings
 from sinks.kafka import ensure_topics
@@ -397,3 +399,23 @@ async def test_a_message_that_is_too_old_becomes_a_dead_letter_without_a_secret(
     assert "'trust'" in headers["imagewire-detail"]
     assert "geheim" not in str(headers)
     assert json.loads(letter.value)["image_id"] == "one"
+
+    first, *_ = receiver.got
+    del receiver.got[:]
+    settings = Settings(kafka=stream.kafka, webhooks=(settings_for(receiver),))
+    assert [each.outcome for each in await tell_again(settings, LetterFilter(), dry_run=True)] == [
+        None
+    ]
+    assert receiver.got == []
+    assert await tell_again(settings, LetterFilter(), ["another"]) == []
+    [told] = await tell_again(settings, LetterFilter())
+    assert (told.webhook, told.outcome) == ("trust", "delivered")
+    [again] = receiver.got
+    assert (again[0]["webhook-id"], again[1]) == (first[0]["webhook-id"], first[1])
+    producer = AIOKafkaProducer(**stream.kafka.producer_options())
+    await producer.start()
+    key, value = tombstone_record("image", "one", 0)
+    await producer.send_and_wait(stream.kafka.topics.forgotten, value, key=key)
+    await producer.stop()
+    assert [each.outcome for each in await tell_again(settings, LetterFilter())] == ["forgotten"]
+    assert len(receiver.got) == 1

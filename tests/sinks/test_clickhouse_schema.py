@@ -130,6 +130,24 @@ def test_rows_of_an_older_version_stay_readable(
         assert client.command(f"SELECT count() FROM {database}.{view}") == 0
 
 
+def test_matches_of_banlists_name_the_entry_also_of_rows_from_before_it_was_kept(
+    client: Client, settings: ClickHouseSettings
+) -> None:
+    migrate(client, settings.database)
+    database = settings.database
+    old = '[{"list":"l","kind":"pdq","distance":3,"reason":"r","action":"block"}]'
+    new = old[:-2] + ',"entry":"ab","turned":"mirrored"}]'
+    client.command(
+        f"INSERT INTO {database}.images_raw (image_id, hashes) VALUES ('old', '{old}'), "
+        f"('new', '{new}')"
+    )
+    found = client.query(
+        f"SELECT image_id, list, distance, entry, turned FROM {database}.hash_matches "
+        "ORDER BY image_id"
+    ).result_rows
+    assert found == [("new", "l", 3, "ab", "mirrored"), ("old", "l", 3, "", "")]
+
+
 def test_a_database_of_a_newer_version_is_used_with_a_warning(
     client: Client, settings: ClickHouseSettings, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import json
 import subprocess
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -380,6 +380,25 @@ async def test_missing_topics_are_created_and_others_left_alone(
     counts = {topic["topic"]: len(topic["partitions"]) for topic in described}
     assert counts[settings.topics.images] == 5
     assert counts[settings.topics.verdicts] == 2
+
+
+async def test_a_topic_that_would_lose_bans_or_decisions_is_complained_of(
+    apache_kafka: SharedBroker, unique: Callable[[str], str], caplog: pytest.LogCaptureFixture
+) -> None:
+    names = TopicNames(**{topic: unique(topic) for topic in TopicNames.model_fields})
+    settings = KafkaSettings(bootstrap_servers=apache_kafka.address, topics=names, partitions=1)
+    admin = AIOKafkaAdminClient(**settings.client_options())
+    await admin.start()
+    await admin.create_topics([NewTopic(names.bans, 1, 1), NewTopic(names.verdicts, 1, 1)])
+    while not {names.bans, names.verdicts} <= set(await admin.list_topics()):  # noqa: ASYNC110
+        await asyncio.sleep(0.05)
+    await admin.close()
+    for _ in range(2):
+        caplog.clear()
+        await ensure_topics(settings)
+        [said] = [each for each in caplog.messages if "cleanup.policy" in each]
+        assert f"topic {names.bans} has cleanup.policy=delete" in said
+        assert "cleanup.policy=compact" in said
 
 
 def test_secrets_are_not_printed() -> None:

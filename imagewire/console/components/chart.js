@@ -24,12 +24,14 @@ export function niceCeiling(value) {
  *
  * Returns {element, update}. update(series) with series = [{name, points: [{time, value}]}]: `time`
  * in milliseconds since the epoch, ascending; a `value` of null leaves a gap. At most four series.
+ * update(series, from) begins the axis at `from`, also where nothing is known of that time.
  */
 export function lineChart({ label, format = String, height = 96, area = false, floor = 0 }) {
   const legend = h("div", { class: "legend-row figures" });
   const drawing = s("svg", { height, role: "img" });
   const element = h("div", { class: "chart", tabindex: 0, role: "group", "aria-label": label }, drawing, legend);
   let series = [];
+  let begin = null;
   let width = 0;
   let pointed = null;
 
@@ -40,7 +42,7 @@ export function lineChart({ label, format = String, height = 96, area = false, f
     if (!width) return;
     const all = times();
     const top = niceCeiling(Math.max(floor, ...known().map((point) => point.value)));
-    const [from, to] = [all[0] ?? 0, all.at(-1) ?? 1];
+    const [from, to] = [begin ?? all[0] ?? 0, all.at(-1) ?? 1];
     const x = (at) => LEFT + (width - LEFT - RIGHT) * (to === from ? 1 : (at - from) / (to - from));
     const y = (value) => TOP + (height - TOP - BOTTOM) * (1 - value / top);
     drawing.setAttribute("viewBox", `0 0 ${width} ${height}`);
@@ -53,8 +55,8 @@ export function lineChart({ label, format = String, height = 96, area = false, f
           : s("circle", { class: `dot s${index + 1}`, cx: x(run[0].time), cy: y(run[0].value), r: 2 }),
       ])),
       s("text", { x: LEFT, y: TOP - 4 }, known().length ? format(top) : ""),
-      all.length > 1 && s("text", { x: LEFT, y: height - 4 }, clock(from)),
-      all.length > 1 && s("text", { x: width - RIGHT, y: height - 4, "text-anchor": "end" }, clock(to)),
+      from < to && all.length > 0 && s("text", { x: LEFT, y: height - 4 }, clock(from)),
+      all.length > 0 && s("text", { x: width - RIGHT, y: height - 4, "text-anchor": "end" }, clock(to)),
       pointed !== null && s("line", { class: "cross", x1: x(pointed), x2: x(pointed), y1: TOP, y2: height - BOTTOM }),
       pointed !== null && series.map((one, index) => {
         const point = at(one, pointed);
@@ -89,7 +91,8 @@ export function lineChart({ label, format = String, height = 96, area = false, f
     const all = times();
     if (all.length < 2) return;
     const part = (event.clientX - drawing.getBoundingClientRect().left - LEFT) / (width - LEFT - RIGHT);
-    const when = all[0] + part * (all.at(-1) - all[0]);
+    const first = begin ?? all[0];
+    const when = first + part * (all.at(-1) - first);
     pointed = all.reduce((best, one) => (Math.abs(one - when) < Math.abs(best - when) ? one : best));
     draw();
   }
@@ -112,7 +115,7 @@ export function lineChart({ label, format = String, height = 96, area = false, f
     draw();
   });
   new ResizeObserver(([entry]) => { width = Math.round(entry.contentRect.width); draw(); }).observe(element);
-  return { element, update(next) { series = next; if (pointed !== null && !times().includes(pointed)) pointed = null; draw(); } };
+  return { element, update(next, from = null) { series = next; begin = from; if (pointed !== null && !times().includes(pointed)) pointed = null; draw(); } };
 }
 
 function runs(points) {

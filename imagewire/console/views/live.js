@@ -99,7 +99,7 @@ function inWords(source, wall) {
   if (source.state === "ended") return ["bad", "Not following"];
   if (source.state === "waiting") return ["bad", `Connection lost, trying again in ${source.seconds} s`];
   if (source.state === "connecting") return ["", "Connecting"];
-  if (wall.paused) return ["held", wall.waiting ? `Paused, ${counted(wall.waiting, "picture")} waiting` : "Paused"];
+  if (wall.paused) return ["held", "Paused"];
   if (wall.heldBy === "pointing") return ["held", "Held while you look"];
   if (wall.heldBy === "scrolling") return ["held", "Held while you are further down"];
   return ["good", "Following"];
@@ -107,6 +107,7 @@ function inWords(source, wall) {
 
 /** Whether all pictures are on the wall or some of them: a wall that hides this would mislead. */
 function pace(wall) {
+  if (wall.waiting) return `${counted(wall.waiting, "picture")} waiting`;
   const { settled, arrived, shown } = wall.pace();
   if (!arrived || !settled) return wall.size ? `${counted(wall.size, "picture")} on the wall` : "";
   if (shown >= arrived * 0.95 || wall.heldBy || wall.paused) return `${rate(arrived)} images/s, ${counted(wall.size, "picture")} on the wall`;

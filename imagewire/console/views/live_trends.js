@@ -52,7 +52,7 @@ export function trends(signal) {
     cards.latency.update(milliseconds(points.findLast((point) => Number.isFinite(point.latency_p50_ms))?.latency_p50_ms),
       [bridged(series("Median", "latency_p50_ms")), bridged(series("99 of 100 below", "latency_p99_ms"))]);
     remember(lag);
-    cards.lag.update(lag ? inTime(lag) : "–", [{ name: "Lag", points: lags }], lag ? `behind, ${counted(lag.records, "record")}` : "not known");
+    cards.lag.update(lag ? inTime(lag) : "–", [{ name: "Lag", points: lags }], lag ? `behind, ${counted(lag.records, "record")}` : "not known", Date.now() - MINUTES * 60000);
     fill(totals,
       total("Images stored", compact(all?.images)),
       total("Waiting for people", h("a", { href: hrefOf("review") }, compact(all?.review_waiting))),
@@ -99,10 +99,10 @@ function card(name, unit, chart) {
   const words = h("span", { class: "soft small" }, unit);
   return {
     element: h("section", { class: "card trend" }, h("h2", { class: "trend-name" }, name), h("p", { class: "row" }, figure, words), chart.element),
-    update(now, series, unitNow) {
+    update(now, series, unitNow, from) {
       figure.textContent = now;
       if (unitNow) words.textContent = unitNow;
-      chart.update(series);
+      chart.update(series, from);
     },
   };
 }

@@ -23,8 +23,9 @@ const STRICTNESS = { block: 2, review: 1 };
 export class Wall {
   constructor({ signal, onchange }) {
     this.signal = signal;
-    this.element = h("div", { class: "tiles", onpointerover: (event) => this.#point(event), onpointerleave: () => { this.#pointed = false; onchange(); } });
+    this.element = h("div", { class: "tiles", onpointerover: (event) => this.#point(event), onpointerleave: (event) => this.#point(event) });
     this.paused = false;
+    this.heldBy = "";
     this.onchange = onchange;
     this.begin({});
   }
@@ -36,6 +37,7 @@ export class Wall {
   #showings = [];
   #missed = 0;
   #began = 0;
+  #flooded = false;
 
   /** Forgets everything; returns how many pictures it wants to begin with. */
   begin(filters) {
@@ -46,6 +48,7 @@ export class Wall {
     this.#arrivals = [];
     this.#showings = [];
     this.#missed = 0;
+    this.#flooded = false;
     this.#began = performance.now();
     this.started = false;
     this.filters = { ...filters };
@@ -73,10 +76,10 @@ export class Wall {
     return this.#missed;
   }
 
-  /** What it is held by, or an empty string. */
-  get heldBy() {
-    if (this.#pointed || this.element.querySelector(".tile:focus-visible")) return "pointing";
-    return this.element.getBoundingClientRect().top < -120 ? "scrolling" : "";
+  /** Looks what it is held by: `heldBy` is "pointing", "scrolling" or empty. */
+  #look() {
+    const pointed = this.#pointed || this.element.querySelector(".tile:focus-visible");
+    this.heldBy = pointed ? "pointing" : this.element.getBoundingClientRect().top < -120 ? "scrolling" : "";
   }
 
   /** An image was decided. */
@@ -88,18 +91,22 @@ export class Wall {
     const again = this.#waiting.findIndex((one) => one.image_id === summary.image_id);
     if (again >= 0) this.#waiting.splice(again, 1);
     this.#waiting.push(summary);
-    if (this.#waiting.length > WAITING) this.#waiting.splice(leastWanted(this.#waiting), 1);
+    if (this.#waiting.length <= WAITING) return;
+    this.#waiting.splice(leastWanted(this.#waiting), 1);
+    this.#flooded = true;
   }
 
   /** Called every second: puts up what there is room for. */
   step() {
     if (!this.started || document.hidden) return;
+    this.#look();
     refreshTimes(this.element);
     if (this.paused || this.heldBy) return;
     this.#missed = 0;
     // One at least: a verdict is worth showing while its picture is still being waited for.
     const room = Math.max(Math.min(this.#columns() * 2, UNDER_WAY - picturesUnderWay()), 1);
-    const chosen = this.#waiting.length <= room ? this.#waiting.splice(0) : sample(this.#waiting, room);
+    const chosen = this.#flooded ? sample(this.#waiting, room) : this.#waiting.splice(0, room);
+    this.#flooded = false;
     for (const summary of chosen) {
       const element = this.#make(summary, true);
       element.classList.add("fresh");
@@ -147,9 +154,10 @@ export class Wall {
   }
 
   #point(event) {
-    const pointed = event.pointerType !== "touch" && event.target.closest(".tile") !== null;
+    const pointed = event.type === "pointerover" && event.pointerType !== "touch" && event.target.closest(".tile") !== null;
     if (pointed === this.#pointed) return;
     this.#pointed = pointed;
+    this.#look();
     this.onchange();
   }
 }

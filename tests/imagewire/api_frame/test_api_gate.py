@@ -69,7 +69,7 @@ async def test_a_request_s_id_is_taken_over_unless_it_could_do_harm() -> None:
     async with asking(api_settings()) as client:
         kept = await client.get("/healthz", headers={"X-Request-Id": "trace-7.a_b"})
         assert kept.headers["x-request-id"] == "trace-7.a_b"
-        for hostile in ("a b", "x" * 65, "<script>", "ä".encode()):
+        for hostile in ("a b", "x" * 65, "<script>", "a\tb"):
             answer = await client.get("/healthz", headers={"X-Request-Id": hostile})
             assert re.fullmatch(r"[0-9a-f]{24}", answer.headers["x-request-id"])
 

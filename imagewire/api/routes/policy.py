@@ -1,0 +1,157 @@
+"""The policy in force: its rules and what they do; check, publish and withdraw one."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Depends, Query
+
+from imagewire.api.asked_image import allowed_feeds
+from imagewire.api.keys import Caller, Scope, needs
+from imagewire.api.policy_models import (
+    OtherRule,
+    PolicyAnswer,
+    PolicyChecked,
+    PolicyPublished,
+    PolicySeen,
+    PolicyText,
+    RulePrecision,
+    remarks_of,
+    rule_shown,
+)
+from imagewire.api.problems import Problem
+from imagewire.api.services import Shared
+from imagewire.policy_topic import publish_policy
+
+router = APIRouter(tags=["policy"])
+
+Reader = Annotated[Caller, Depends(needs(Scope.READ))]
+Admin = Annotated[Caller, Depends(needs(Scope.ADMIN))]
+
+_MAY_SEE = "(empty({feeds:Array(String)}) OR feed IN {feeds:Array(String)})"
+_SINCE = "event_time >= now() - toIntervalHour({hours:UInt32})"
+_HITS = f"""
+SELECT toString(hit) AS rule, count() AS fired
+FROM images_raw FINAL ARRAY JOIN rules.rule AS hit
+WHERE {_SINCE} AND {_MAY_SEE}
+GROUP BY rule
+"""  # noqa: S608 - constants
+_IMAGES = f"""
+SELECT count() AS images FROM images_raw FINAL
+WHERE machine_verdict != 'none' AND {_SINCE} AND {_MAY_SEE}
+"""  # noqa: S608
+_VERSIONS = f"""
+SELECT toString(policy) AS version, count() AS images, min(event_time) AS first,
+    max(event_time) AS last
+FROM images_raw
+WHERE policy != '' AND event_time >= now() - toIntervalDay(90) AND {_MAY_SEE}
+GROUP BY version ORDER BY last DESC, version LIMIT 50
+"""  # noqa: S608
+_PRECISION = """
+SELECT toString(rule) AS rule, machine_verdict AS verdict, precision AS estimate, low, high, audited
+FROM rule_precision
+"""
+
+
+@router.get("/v1/policy", summary="The policy in force, and what its rules do")
+async def show_policy(
+    services: Shared,
+    caller: Reader,
+    hours: Annotated[int, Query(ge=1, le=8760, description="Over which hits are counted.")] = 24,
+) -> PolicyAnswer:
+    """The policy that workers with the settings of this API follow, how often each rule fired in
+    the last hours, how often it is right, and the versions that verdicts name."""
+    feeds = allowed_feeds(caller)
+    asked: dict[str, Any] = {"feeds": feeds, "hours": hours}
+    in_force, hits, [counted], versions, precisions = await asyncio.gather(
+        services.policy.now(),
+        services.query(_HITS, asked),
+        services.query(_IMAGES, asked),
+        services.query(_VERSIONS, {"feeds": feeds}),
+        services.query(_PRECISION),
+    )
+    policy, images = in_force.policy, int(counted["images"])
+    fired = {row["rule"]: int(row["fired"]) for row in hits}
+    by_rule: dict[str, list[RulePrecision]] = {}
+    # Estimates are of all feeds together.
+    for row in [] if feeds else precisions:
+        by_rule.setdefault(row.pop("rule"), []).append(RulePrecision(**row))
+    rules = [] if policy is None else policy.rules
+    return PolicyAnswer(
+        version=None if policy is None else policy.version,
+        name=services.settings.policy.name,
+        source=in_force.source,
+        trouble=in_force.trouble,
+        hours=hours,
+        images=images,
+        rules=[
+            rule_shown(
+                rule,
+                fired=fired.get(rule.name, 0),
+                hit_rate=round(fired.get(rule.name, 0) / images, 6) if images else None,
+                precision=by_rule.get(rule.name, []),
+            )
+            for rule in rules
+        ],
+        other_rules=[
+            OtherRule(name=name, fired=count)
+            for name, count in sorted(fired.items(), key=lambda item: -item[1])
+            if name not in {rule.name for rule in rules}
+        ],
+        warnings=[] if policy is None else await asyncio.to_thread(remarks_of, policy),
+        text=in_force.text,
+        versions=[PolicySeen(**row) for row in versions],
+    )
+
+
+@router.post("/v1/policy/check", summary="Check a policy")
+async def check_policy(
+    services: Shared, caller: Admin, policy: Annotated[PolicyText, Body()]
+) -> PolicyChecked:
+    """Whether workers could use a policy, and rules that can hardly be meant. Nothing changes."""
+    return await asyncio.to_thread(_checked, policy.text, services.settings.policy.name)
+
+
+@router.put("/v1/policy", summary="Put a policy in force")
+async def put_policy(
+    services: Shared, caller: Admin, policy: Annotated[PolicyText, Body()]
+) -> PolicyPublished:
+    """Put a policy in force on every worker that follows the control topic, until another is put
+    there or it is withdrawn. One that cannot be used is refused, with line and column."""
+    name = services.settings.policy.name
+    checked = await asyncio.to_thread(_checked, policy.text, name)
+    if not checked.usable:
+        raise Problem(
+            422,
+            "unusable-policy",
+            "The policy cannot be used",
+            checked.error or "",
+            errors=[{"where": "text", "what": checked.error}],
+        )
+    await publish_policy(services.settings.kafka, name, policy.text.encode())
+    return PolicyPublished(name=name, version=checked.version)
+
+
+@router.delete("/v1/policy", summary="Withdraw the policy that was put in force")
+async def withdraw_policy(services: Shared, caller: Admin) -> PolicyPublished:
+    """Send the workers back to the policy in their settings."""
+    name = services.settings.policy.name
+    await publish_policy(services.settings.kafka, name, None)
+    return PolicyPublished(name=name, version=None)
+
+
+def _checked(text: str, name: str) -> PolicyChecked:
+    from operators.policy import Policy, PolicyError
+
+    try:
+        policy = Policy.read(text.encode(), name, "policy")
+    except PolicyError as error:
+        return PolicyChecked(usable=False, version=None, error=str(error), rules=[], warnings=[])
+    return PolicyChecked(
+        usable=True,
+        version=policy.version,
+        error=None,
+        rules=[rule_shown(rule) for rule in policy.rules],
+        warnings=remarks_of(policy),
+    )
