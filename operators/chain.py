@@ -13,14 +13,16 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import msgspec
 import torch
 
+from operators.findings import RuleHit, Verdict
 from operators.frame import Frame, Stage
 from operators.known_images import KNOWN, KnownImages
 from operators.least_size import LeastSize, largest
 from operators.near_identical import SKIPPED, Likeness, NearIdentical
 from operators.operator import Operator, OperatorError
-from operators.policy import Policy
+from operators.policy import RULE_ERROR, Policy
 from operators.redact import Redactor
 from operators.redact_gate import TextGate
 from operators.run_conditions import EVERY_FRAME, RunConditions
@@ -341,7 +343,7 @@ class OperatorChain:
         for frame in frames:
             try:
                 self._text_gate.into(frame)
-                frame.findings.verdict = policy.evaluate(frame)
+                frame.findings.verdict = _never_unseen(frame, policy.evaluate(frame))
             except Exception as error:  # noqa: BLE001 - one frame carries it, and the log tells
                 _logger.error(
                     "policy failed on image %s\n%s",
@@ -360,6 +362,16 @@ class OperatorChain:
     def _report(self, stage: str, size: int, start: float) -> None:
         if self._observe is not None:
             self._observe(str(stage), size, time.perf_counter() - start)
+
+
+def _never_unseen(frame: Frame, verdict: Verdict) -> Verdict:
+    """`verdict`, or `review` where it would allow an image that no operator looked at: the policy
+    that blocked it for its hash alone was exchanged before this one was asked."""
+    if verdict.action != "allow" or KNOWN not in frame.findings.extra:
+        return verdict
+    why = "it was not analysed, as the policy before this one blocked it for being on a banlist"
+    hit = RuleHit(RULE_ERROR, "review", why)
+    return msgspec.structs.replace(verdict, action="review", rules=[*verdict.rules, hit])
 
 
 def _detail(operator: Operator, frame: Frame, error: BaseException, reason: str) -> str:

@@ -141,6 +141,20 @@ def test_a_banned_file_is_settled_before_it_is_decoded(banlists: Banlists, tmp_p
     assert frames[1].content is not None
 
 
+def test_an_image_that_nothing_looked_at_is_not_allowed_by_a_policy_that_comes_meanwhile(
+    banlists: Banlists, tmp_path: Path
+) -> None:
+    ban(banlists, *banned_file(b"bad"))
+    chain, _ = chain_of(banlists, policy(tmp_path, BLOCK))
+    settled = chain.recognise([frame("bad")])
+    chain.use_policy(policy(tmp_path, NUDITY))
+    chain.decide(settled)
+    verdict = settled[0].findings.verdict
+    assert verdict is not None
+    assert verdict.action == "review"
+    assert "was not analysed" in verdict.rules[-1].explanation
+
+
 def test_a_banned_picture_is_told_of_before_any_network_looks(
     banlists: Banlists, tmp_path: Path
 ) -> None:
