@@ -115,9 +115,13 @@ class Banlists:
         """Entries whose SHA-256 is `content_id` (64 hexadecimal digits)."""
         if not self._lists or not len(self._sha256):
             return []
-        numbers = self._sha256.lists_of(bytes.fromhex(content_id))
-        return [self._match(number, "sha256", content_id, content_id) for number in numbers
-                if self._consulted(number, content_id)]  # fmt: skip
+        # Lists may go while they are asked.
+        known = dict(self._lists)
+        return [
+            _match(banlist, "sha256", content_id)
+            for number in self._sha256.lists_of(bytes.fromhex(content_id))
+            if (banlist := known.get(number)) and consulted(banlist.enabled_ratio, content_id)
+        ]
 
     def match_picture(self, fingerprint: Fingerprint) -> list[HashMatch]:
         """Entries whose PDQ hash is near that of `fingerprint`, the nearest first.
@@ -130,22 +134,23 @@ class Banlists:
         if all(quality < banlist.min_quality for banlist in self.lists):
             return []
         code = bytes.fromhex(fingerprint.pdq)
+        known = dict(self._lists)
         best: dict[tuple[int, bytes], tuple[int, int]] = {}
         for turn, number, entry, distance in self._pdq.near(
             turned(code)[: None if self._turns else 1]
         ):
-            banlist = self._lists.get(number)
+            banlist = known.get(number)
             if (
                 banlist is None
                 or distance > banlist.max_distance
                 or quality < banlist.min_quality
-                or not self._consulted(number, fingerprint.content_id)
+                or not consulted(banlist.enabled_ratio, fingerprint.content_id)
             ):
                 continue
             found = (distance, turn)
             best[number, entry] = min(found, best.get((number, entry), found))
         matches = [
-            self._match(number, "pdq", entry.hex(), fingerprint.content_id, distance, TURNS[turn])
+            _match(known[number], "pdq", entry.hex(), distance, TURNS[turn])
             for (number, entry), (distance, turn) in best.items()
         ]
         return strictest(matches)
@@ -166,7 +171,7 @@ class Banlists:
         }
         for position, number, entry, distance in self._exemplars.near(model, vectors, limits):
             banlist = self._lists.get(number)
-            if banlist is None or not self._consulted(number, content_ids[position]):
+            if banlist is None or not consulted(banlist.enabled_ratio, content_ids[position]):
                 continue
             found[position].append(
                 SimilarMatch(entry, banlist.name, distance, banlist.reason, banlist.action)
@@ -179,22 +184,6 @@ class Banlists:
     @property
     def has_exemplars(self) -> bool:
         return bool(self._lists) and len(self._exemplars) > 0
-
-    def _match(
-        self,
-        number: int,
-        kind: HashKind,
-        entry: str,
-        content_id: str,
-        distance: int = 0,
-        turn: str = "",
-    ) -> HashMatch:
-        banlist = self._lists[number]
-        return HashMatch(banlist.name, kind, distance, banlist.reason, banlist.action, entry, turn)
-
-    def _consulted(self, number: int, content_id: str) -> bool:
-        banlist = self._lists.get(number)
-        return banlist is not None and consulted(banlist.enabled_ratio, content_id)
 
     def _number(self, name: str) -> int | None:
         """The list's number, which stays its own for as long as the worker runs: entries may come
@@ -229,6 +218,12 @@ class Banlists:
             except Exception:
                 # Searching goes on with the layers that there are; the next change tries again.
                 _logger.exception("the index of banned hashes could not be built")
+
+
+def _match(
+    banlist: Banlist, kind: HashKind, entry: str, distance: int = 0, turn: str = ""
+) -> HashMatch:
+    return HashMatch(banlist.name, kind, distance, banlist.reason, banlist.action, entry, turn)
 
 
 def consulted(ratio: float, content_id: str) -> bool:

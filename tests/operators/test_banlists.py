@@ -269,3 +269,21 @@ def test_a_key_names_a_list_or_an_entry() -> None:
     assert decode_key(b"list:A_B") == BanKey("list", "A_B")
     digest = hashes(1)[0]
     assert decode_key(f"pdq:A_B:{digest}".encode()) == BanKey("pdq", "A_B", digest)
+
+
+def test_a_list_may_go_while_it_is_asked(
+    banlists: Banlists, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = Banlist(name="terror")
+    [digest] = hashes(1)
+    add(banlists, own, banned(digest), banned(digest, kind="sha256"))
+
+    def taken_away_meanwhile(ratio: float, content_id: str) -> bool:
+        remove(banlists, own)
+        return consulted(ratio, content_id)
+
+    monkeypatch.setattr("operators.banlists.consulted", taken_away_meanwhile)
+    assert [match.list for match in banlists.match_content(digest)] == ["terror"]
+    add(banlists, own)
+    assert found(banlists, digest) == [("terror", 0)]
+    assert found(banlists, digest) == []
