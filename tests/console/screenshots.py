@@ -67,7 +67,7 @@ def main() -> int:
         photos = [image.path for image in make_demo_set(directory) if image.kind != "broken"]
         stack = RunningUp(
             directory / "data",
-            ["--files", str(directory), "--broker", options.broker, "--api-port", "0"],
+            ["--files", str(directory), "--broker", options.broker],
             {"IMAGEWIRE_POLICY__FILE": str(POLICY)},
         )
         try:

@@ -6,7 +6,7 @@ import { addShortcuts } from "../components/shortcuts.js";
 import { notice, skeleton } from "../components/states.js";
 import { toast } from "../components/toast.js";
 import { fill, h } from "../dom.js";
-import { counted, labelWords, score } from "../format.js";
+import { counted, labelWords } from "../format.js";
 import { showIn } from "../pictures.js";
 import { altOf } from "../components/tiles.js";
 
@@ -107,7 +107,7 @@ export class Stage {
     return (this.#findings.objects ?? []).map((one, index) => ({ one, index }))
       .sort((a, b) => b.one.score - a.one.score).slice(0, NAMED)
       .map(({ one, index }) => h("span", { class: `stage-name ${one.box[1] / height < 0.07 ? "inside" : ""}`, data: { layer: "objects", index: String(index) },
-        style: { left: `${Math.max(one.box[0] / width, 0) * 100}%`, top: `${Math.max(one.box[1] / height, 0) * 100}%` } }, `${labelWords(one.label)} ${score(one.score).slice(0, 4)}`));
+        style: { left: `${Math.max(one.box[0] / width, 0) * 100}%`, top: `${Math.max(one.box[1] / height, 0) * 100}%` } }, `${labelWords(one.label)} ${one.score.toFixed(2)}`));
   }
 
   #nextHeat() {
