@@ -37,6 +37,9 @@ LATEST_MS = 4_102_444_800_000
 _AHEAD_MS = 300_000
 """How far a reviewer's clock may be ahead: a decision of the far future would stand for ever."""
 
+_BROKER_AHEAD_MS = 3_600_000
+"""How far a record may be ahead of this machine's clock; Kafka itself refuses over an hour."""
+
 Order = tuple[int, str]
 """When a decision was made, in milliseconds since the epoch, and its id."""
 
@@ -120,15 +123,16 @@ def decision_from_record(origin: Origin, now_ms: int | None = None) -> Decision:
         record = _decode(without_mark(value))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise RecordError("not-a-decision", f"the value is no decision: {error}") from error
-    arrived = origin.timestamp_ms
-    if arrived <= 0:
-        arrived = time.time_ns() // 1_000_000 if now_ms is None else now_ms
+    now = time.time_ns() // 1_000_000 if now_ms is None else now_ms
+    arrived = origin.timestamp_ms if origin.timestamp_ms > 0 else now
     decided_at = arrived if record.decided_at is None else _moment("decided_at", record.decided_at)
-    latest = max(arrived, time.time_ns() // 1_000_000 if now_ms is None else now_ms)
+    # This machine's clock may be behind the broker's; but not every broker looks at what time a
+    # producer gives its record.
+    latest = max(min(arrived, now + _BROKER_AHEAD_MS), now)
     if decided_at > latest + _AHEAD_MS:
         raise RecordError(
             "bad-decided-at",
-            f"decided_at ({str(record.decided_at)[:40]}) lies in the future: such a decision would "
+            f"{_said(record)} lies in the future: such a decision would "
             "outrank all that follow; set the clock of the reviewer's machine right",
         )
     return Decision(
@@ -146,6 +150,12 @@ def decision_from_record(origin: Origin, now_ms: int | None = None) -> Decision:
         else _moment("event_time", record.event_time),
         uri=record.uri,
     )
+
+
+def _said(record: ReviewDecision) -> str:
+    if record.decided_at is None:
+        return "the record's time on Kafka"
+    return f"decided_at ({record.decided_at[:40]})"
 
 
 def failed_decision(origin: Origin, reason: str, detail: str) -> Frame:

@@ -61,11 +61,11 @@ def verdict_over(overrides: Overrides, a_frame: Frame) -> Verdict:
 
 def test_a_decision_needs_an_image_a_choice_and_a_reviewer_and_nothing_else() -> None:
     origin = record({"image_id": "a", "decision": "block", "reviewer": "ann"})
-    found = decision_from_record(origin)
+    found = decision_from_record(origin, now_ms=NOW)
     assert (found.image_id, found.choice, found.reviewer) == ("a", "block", "ann")
     assert found.decided_at_ms == NOW
     assert found.decision_id == origin.derived_id()
-    assert decision_from_record(origin) == found
+    assert decision_from_record(origin, now_ms=NOW) == found
 
 
 @pytest.mark.parametrize(
@@ -112,6 +112,15 @@ def test_what_is_no_decision_is_refused_with_a_reason(value: Any, reason: str) -
     letter = failed_decision(origin, caught.value.reason, str(caught.value))
     assert letter.failure is not None
     assert (letter.failure.stage, letter.failure.reason) == ("review", reason)
+
+
+@pytest.mark.parametrize("ahead_ms", [4_200_000, 10**17])
+def test_a_producer_that_dates_its_record_ahead_does_not_outrank_everybody(ahead_ms: int) -> None:
+    fields = {"image_id": "a", "decision": "allow", "reviewer": "ann"}
+    with pytest.raises(RecordError, match="Kafka lies in the future"):
+        decision_from_record(record(fields, NOW + ahead_ms), now_ms=NOW)
+    late = record(fields, NOW + 3_000_000)
+    assert decision_from_record(late, now_ms=NOW).decided_at_ms == NOW + 3_000_000
 
 
 # whose word stands
