@@ -46,9 +46,16 @@ FROM images_raw FINAL
 WHERE event_time >= fromUnixTimestamp64Milli({begin:Int64}, 'UTC')
 """
 _AFTER = """
+AND (
+    feed > {after_feed:String}
+    OR feed = {after_feed:String}
+        AND event_time >= fromUnixTimestamp64Milli({after_ms:Int64}, 'UTC')
+)
 AND (feed, event_time, image_id)
     > ({after_feed:String}, fromUnixTimestamp64Milli({after_ms:Int64}, 'UTC'), {after_id:String})
 """
+# The first condition follows from the second, but only the first is looked up in the index: without
+# it each block reads the whole time range anew.
 _ORDER = "ORDER BY feed, event_time, image_id LIMIT {limit:UInt32}"
 
 _NOTES = (

@@ -112,6 +112,24 @@ def test_only_the_feeds_and_days_that_are_asked_for_are_read(reader: ClickHouseR
     assert compare(reader, everything, None, NOW - DAY, ["nowhere"]).images == 0
 
 
+def test_each_block_is_looked_up_in_the_index_and_not_read_past(reader: ClickHouseReader) -> None:
+    class Explains:
+        """Reads, and keeps how ClickHouse means to find what it is asked for."""
+
+        def __init__(self) -> None:
+            self.plans: list[str] = []
+
+        def query(self, sql: str, params: dict[str, Any] | None = None) -> Any:
+            plan = reader.query(f"EXPLAIN indexes = 1 {sql}", params)
+            self.plans.append("\n".join(plan.column(0).to_pylist()))
+            return reader.query(sql, params)
+
+    explains = Explains()
+    assert compare(explains, policy("true"), None, 0, block=2).images > 2
+    keys = explains.plans[-1].partition("PrimaryKey")[2].partition("Condition")[0]
+    assert {"feed", "event_time"} <= set(keys.split())
+
+
 def test_two_policies_are_compared_over_the_same_findings(reader: ClickHouseReader) -> None:
     found = compare(reader, policy("true", action="block"), policy("true"), NOW - DAY)
     assert {key: change.images for key, change in found.changes.items()} == {
