@@ -84,6 +84,7 @@ class TermLists:
 
     def _read_again(self) -> None:
         try:
+            self._refuse_what_was_cut_short()
             terms = read_terms(self._options, self._base)
             matcher = TermMatcher(terms)
         except TermsError as error:
@@ -97,6 +98,14 @@ class TermLists:
         self._matcher, self.version = matcher, _version(terms)
         self.trouble = None
         _logger.info("term lists were read again: %d terms, %s", matcher.size, self.version)
+
+    def _refuse_what_was_cut_short(self) -> None:
+        for file, stamp in zip(self._files, self._seen, strict=True):
+            if stamp is not None and stamp[1] == 0:
+                raise TermsError(
+                    f"{file}: the file has become empty, as one does that is saved on a full disk; "
+                    "if the list is to have no terms, leave a comment in it"
+                )
 
     def _stamps(self) -> list[tuple[int, int] | None]:
         stamps: list[tuple[int, int] | None] = []

@@ -157,6 +157,9 @@ def test_a_changed_list_is_read_again_and_a_broken_one_changes_nothing(tmp_path:
     wait_until(lambda: loaded.trouble)
     assert "list.csv:1" in (loaded.trouble or "")
     assert loaded.match(["second one"])
+    (tmp_path / "list.csv").write_text("")
+    wait_until(lambda: "full disk" in (loaded.trouble or ""))
+    assert loaded.match(["second one"])
 
 
 async def test_a_list_that_changes_while_no_image_comes_is_read_all_the_same(
