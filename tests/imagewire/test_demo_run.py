@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from analysts_walk import questions
 from shared_broker import missing
 
 from imagewire.cli import run
@@ -33,7 +34,10 @@ def broker(request: pytest.FixtureRequest) -> str:
 def test_the_demonstration_loses_and_doubles_nothing(tmp_path: Path, broker: str) -> None:
     before = {process.pid for process in psutil.Process().children(recursive=True)}
     result = subprocess.run(
-        [*(sys.executable, "-m", "imagewire", "demo", "--broker", broker), "--json"],
+        [
+            *(sys.executable, "-m", "imagewire", "demo", "--broker", broker),
+            *("--keep", str(tmp_path / "kept"), "--json"),
+        ],
         capture_output=True,
         text=True,
         timeout=500,
@@ -59,6 +63,37 @@ def test_the_demonstration_loses_and_doubles_nothing(tmp_path: Path, broker: str
     assert "bus.jpg" in page
     assert "truncated.jpg" in page
     assert {process.pid for process in psutil.Process().children(recursive=True)} <= before
+    analysts_find_what_their_walk_shows(tmp_path / "kept" / "data" / "clickhouse")
+
+
+def analysts_find_what_their_walk_shows(directory: Path) -> None:
+    """docs/analysts.md is run as it stands there; what text says is not, as none was read."""
+    page = Path(__file__).parents[2] / "docs" / "analysts.md"
+    walk = Path(__file__).parents[1] / "servers" / "analysts_walk.py"
+    answered = subprocess.run(
+        [sys.executable, str(walk), str(page), str(directory)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert answered.returncode == 0, answered.stderr
+    asked = questions(page)
+    answers = json.loads(answered.stdout)
+    assert len(asked) == len(answers) == 10
+    for question, answer in zip(asked, answers, strict=True):
+        assert answer["columns"] == question.columns, question.sql
+        if "FROM texts" in question.sql:
+            continue
+        assert answer["rows"], question.sql
+        if any(view in question.sql for view in ("detections", "pdq", "labels", "format")):
+            assert len(answer["rows"]) == len(question.rows), question.sql
+            for shown, found in zip(question.rows, answer["rows"], strict=True):
+                for expected, value in zip(shown, found, strict=True):
+                    if isinstance(value, str):
+                        assert value == expected, question.sql
+                    else:  # processors round differently, and a doubtful object comes or goes
+                        assert value == pytest.approx(float(expected), rel=0.3, abs=2), question.sql
 
 
 def test_a_demonstration_that_cannot_start_says_why(
