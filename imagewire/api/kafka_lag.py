@@ -67,11 +67,12 @@ class KafkaLag:
 
     async def _look(self) -> Lag:
         consumer = self._consumer or await self._open()
-        topics = (self._kafka.topics.images, self._kafka.topics.bulk)
+        # aiokafka's own list of partitions is of topics that were asked for before.
+        known = await consumer._client.fetch_all_metadata()
         partitions = [
             TopicPartition(topic, number)
-            for topic in topics
-            for number in sorted(consumer.partitions_for_topic(topic) or ())
+            for topic in (self._kafka.topics.images, self._kafka.topics.bulk)
+            for number in sorted(known.partitions_for_topic(topic) or ())
         ]
         if set(partitions) != consumer.assignment():
             consumer.assign(partitions)
@@ -113,7 +114,6 @@ class KafkaLag:
         )
         try:
             await consumer.start()
-            await consumer.topics()
         except BaseException:
             await consumer.stop()
             raise
