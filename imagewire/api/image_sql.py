@@ -2,7 +2,9 @@
 
 The verdict of each row is the one in force, by the same rule as the view `current_verdicts`: the
 latest decision of a person, on the image itself or on another with the same bytes, else what the
-row says. Everything that a caller says reaches ClickHouse as a parameter, never as text.
+row says. Everything that a caller says reaches ClickHouse as a parameter, never as text. Columns
+that do not say in Arrow what they are (UInt32, Enum) are converted, so that the reader need not ask
+for their types, which takes as long as the question itself.
 """
 
 # ruff: noqa: S608 - only constants of this module are put together
@@ -12,17 +14,18 @@ from __future__ import annotations
 TEXT_SHOWN = 4000
 """Characters of an image's text in a list; the findings have all of it."""
 
-# A person's decisions, once by image and once by content; most images have none.
+# A person's decisions, once by image and once by content; most images have none. The latest of
+# them is the same with or without FINAL, since a repeat of one is equal to it.
 _DECIDED = """
 LEFT JOIN
 (
-    SELECT image_id, max((decided_at, decision_id, decision)) AS latest
-    FROM reviews GROUP BY image_id
+    SELECT image_id, max((decided_at, decision_id, toString(decision))) AS latest
+    FROM reviews_raw GROUP BY image_id
 ) AS own ON seen.image_id = own.image_id
 LEFT JOIN
 (
-    SELECT content_id, max((decided_at, decision_id, decision)) AS latest
-    FROM reviews WHERE content_id != '' GROUP BY content_id
+    SELECT content_id, max((decided_at, decision_id, toString(decision))) AS latest
+    FROM reviews_raw WHERE content_id != '' GROUP BY content_id
 ) AS twin ON seen.content_id = twin.content_id
 """
 _LATEST = "if(own.latest > twin.latest, own.latest.3, twin.latest.3)"
@@ -52,7 +55,7 @@ _SUMMARY = f"""
         arrayReverseSort((label, score) -> score, seen.objects.label, seen.objects.score)
     ) AS labels,
     substringUTF8(arrayStringConcat(seen.texts.text, '\\n'), 1, {TEXT_SHOWN}) AS text,
-    seen.width AS width, seen.height AS height, seen.latency_ms AS latency_ms,
+    toInt64(seen.width) AS width, toInt64(seen.height) AS height, seen.latency_ms AS latency_ms,
 {_IN_FORCE}"""
 
 _FINDINGS = """,
@@ -183,7 +186,8 @@ LIMIT 1000
 FAILURE = f"""
 SELECT
     image_id, toString(feed) AS feed, toUnixTimestamp64Milli(event_time) AS event_time_ms, uri,
-    toString(stage) AS stage, toString(reason) AS reason, detail, attempt, version,
+    toString(stage) AS stage, toString(reason) AS reason, detail,
+    toInt64(attempt) AS attempt, version,
     toUnixTimestamp64Milli(ingested_at) AS ingested_at_ms
 FROM failures_raw FINAL
 WHERE image_id = {{id:String}} AND {_MAY_SEE} AND ({{feed:String}} = '' OR feed = {{feed:String}})
