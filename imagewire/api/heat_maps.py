@@ -13,6 +13,7 @@ import io
 import logging
 from typing import TYPE_CHECKING
 
+from imagewire.api.giving_way import use_few_processors
 from imagewire.api.image_queries import KnownImage
 from imagewire.api.problems import Problem
 from imagewire.api.work_thread import WorkThread
@@ -100,6 +101,7 @@ class _Explainer:
             given = settings.operators.get(name, {})
             return {key: value for key, value in given.items() if key not in ("enabled", "when")}
 
+        use_few_processors()
         self._device = choose_device(settings.api.device, "fp32")
         catalog = load_catalog(settings.models.catalogs)
         self._detector_card = catalog.get(

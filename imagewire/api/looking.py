@@ -11,6 +11,7 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+from imagewire.api.giving_way import give_way, use_few_processors
 from imagewire.api.problems import Problem
 from imagewire.settings import Settings
 
@@ -28,7 +29,7 @@ class Looking:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="looking")
+        self._thread = ThreadPoolExecutor(1, "looking", give_way)
         self._loaded: tuple[Decoder, EmbeddingOperator] | None = None
         self._waiting = 0
 
@@ -89,6 +90,7 @@ class Looking:
             from operators.decode import make_decoder
             from operators.embedding import EmbeddingOperator
 
+            use_few_processors()
             settings = self._settings
             options = dict(settings.operators.get("embedding", {}))
             options.pop("when", None)

@@ -16,6 +16,7 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
+from imagewire.api.giving_way import give_way, use_few_processors
 from imagewire.api.kafka_record import KafkaRecords, RecordGoneError
 from imagewire.api.kept_bytes import KeptBytes
 from imagewire.api.problems import Problem
@@ -57,7 +58,7 @@ class Pictures:
         self._opening = asyncio.Lock()
         self._fetching = asyncio.Semaphore(_FETCHED_AT_ONCE)
         self._kept = KeptBytes(_KEPT_BYTES)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="pictures")
+        self._thread = ThreadPoolExecutor(1, "pictures", give_way)
         self._makers: dict[_Kind, ThumbnailMaker] = {}
         self._waiting = 0
 
@@ -234,6 +235,7 @@ class Pictures:
             from models.device import choose_device
             from operators.thumbnail import LARGEST, ThumbnailMaker
 
+            use_few_processors()
             settings = self._settings
             options = settings.privacy.model_copy(update={"blur": ()} if kind == "open" else {})
             maker = self._makers[kind] = ThumbnailMaker(

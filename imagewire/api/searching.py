@@ -81,7 +81,7 @@ class Search:
                 vector=self._vector,
                 image_id=asked.image_id,
                 limit=limit,
-                feed=asked.feed,
+                feed=asked.feed or None,
                 labels=asked.labels or None,
                 since=asked.since,
                 until=asked.until,

@@ -14,6 +14,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from imagewire.api.giving_way import give_way
+
 T = TypeVar("T")
 
 _FIRST_GUESS_SECONDS = 1.0
@@ -41,7 +43,7 @@ class WorkThread:
         self._most = most_waiting
         self._waiting = 0
         self._seconds = _FIRST_GUESS_SECONDS
-        self._thread = ThreadPoolExecutor(1, doing.replace(" ", "-"))
+        self._thread = ThreadPoolExecutor(1, doing.replace(" ", "-"), give_way)
 
     @property
     def waiting(self) -> int:
