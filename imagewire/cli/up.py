@@ -29,6 +29,7 @@ def up(
     qdrant_port: int | None = None,
     http_port: int | None = None,
     api_port: int | None = None,
+    sql_port: int | None = None,
     config: Annotated[Path | None, Parameter(name=["--config", "-c"])] = None,
 ) -> int:
     """Start broker, stores and worker on this machine, until Ctrl-C.
@@ -47,6 +48,8 @@ def up(
         qdrant_port: Port of Qdrant's gRPC interface.
         http_port: Port of the first worker's /metrics and /healthz.
         api_port: Port of the HTTP API and the console; kept, else 8080 (api.port), else a free one.
+        sql_port: Port for ClickHouse clients of your own (DBeaver, Grafana, clickhouse-connect),
+                which may only read; off when not given.
         config: Settings file for the workers.
     """
     from imagewire.cli.outcome import UsageError
@@ -67,6 +70,7 @@ def up(
         "--qdrant-port": qdrant_port,
         "--http-port": http_port,
         "--api-port": api_port,
+        "--sql-port": sql_port,
     }
     check_ports(given, data)
     loaded = load_settings(config)  # wrong settings are told now, not in a worker's log
@@ -74,7 +78,7 @@ def up(
     if loaded.file is not None:
         os.environ[CONFIG_VARIABLE] = str(loaded.file.resolve())
     logging.basicConfig(level="WARNING", format="%(levelname)s %(message)s", stream=sys.stderr)
-    ports = StackPorts(broker_port, clickhouse_port, qdrant_port, http_port, api_port)
+    ports = StackPorts(broker_port, clickhouse_port, qdrant_port, http_port, api_port, sql_port)
     return asyncio.run(_run(data, broker, files, workers, ports))
 
 
@@ -205,5 +209,9 @@ def _print_addresses(stack: Stack) -> None:
         "",
         "Ctrl-C stops everything; the data stays.",
     ]
+    if record.sql_port is not None:
+        lines.insert(
+            4, f"            the same for other clients: http://127.0.0.1:{record.sql_port}"
+        )
     for line in lines:
         console.print(printable(line), soft_wrap=True, markup=False)

@@ -4,8 +4,10 @@
 ClickHouse client, so that worker, command line and foreign tools reach an embedded engine by the
 same code as a server. It is a process of its own because chDB allows one per directory, and because
 in the worker's process it takes the processor from the models. Two users exist: `writer` may do
-everything, `analyst` may only read tables, within limits. Sessions are not kept: every statement
-stands alone. Exit status: 0 after a stop, 1 when it cannot start.
+everything, `analyst` may only read tables, within limits. With `--guest-port` a second port lets
+`analyst` in and nobody else, for tools such as DBeaver and Grafana: their statements wait in a
+queue of their own, so that a dashboard never holds up the console. Sessions are not kept: every
+statement stands alone. Exit status: 0 after a stop, 1 when it cannot start.
 """
 
 from __future__ import annotations
@@ -14,7 +16,6 @@ import argparse
 import asyncio
 import base64
 import binascii
-import gzip
 import hmac
 import json
 import os
@@ -22,12 +23,11 @@ import re
 import signal
 import sys
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import lz4.frame  # type: ignore[import-untyped]
 from aiohttp import web
 
 from imagewire.embedded.clickhouse_engine import (
@@ -37,6 +37,7 @@ from imagewire.embedded.clickhouse_engine import (
     EngineError,
     Request,
 )
+from imagewire.embedded.clickhouse_http import encoded, error_response, read_body
 from imagewire.embedded.clickhouse_limits import analyst_settings
 from sinks.clickhouse.sql_guard import RefusedStatement, reading_statement
 
@@ -50,6 +51,10 @@ STOP_SECONDS = 3.0
 """How long running statements may go on after SIGTERM before they are killed, and how long after
 that the process waits for them."""
 PARENT_POLL_SECONDS = 0.5
+THREADS: Mapping[str, int] = {WRITER: 2, ANALYST: 4}
+"""Statements of a user at once: two of the writer's, which a disk does not write faster in more;
+of the analyst's so many that those of people leave some for the console's own."""
+GUEST_THREADS = 2
 WAITING_STATEMENTS = 64
 """Statements of one user that may wait for a thread; more are refused with 429."""
 
@@ -62,15 +67,7 @@ _TRANSPORT_PARAMETERS = frozenset(
         "stacktrace", "user", "wait_end_of_query",
     }
 )  # fmt: skip
-_HTTP_STATUS: Mapping[int, int] = {
-    36: 400, 47: 404, 48: 501, 60: 404, 62: 400, 73: 400, 81: 404, 115: 404, 159: 408, 164: 403,
-    194: 401, 202: 429, 241: 500, 457: 400, 497: 403, 516: 403,
-}  # fmt: skip
 _QUERY_ID = re.compile(r"[\w.:-]{1,200}", re.ASCII)
-_ENCODERS: Mapping[str, Callable[[bytes], bytes]] = {
-    "lz4": lz4.frame.compress,
-    "gzip": lambda data: gzip.compress(data, 1),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +85,20 @@ class ClickHouseFront:
     Args:
         engine: an open engine; closed by the caller.
         passwords: user to password; a user without one cannot log in.
+        threads: statements of each user at once.
     """
 
-    def __init__(self, engine: Engine, passwords: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        passwords: Mapping[str, str],
+        threads: Mapping[str, int] = THREADS,
+    ) -> None:
         self._engine = engine
         self._accounts = {
-            user: Account(password.encode(), ThreadPoolExecutor(2, f"clickhouse-{user}"))
+            user: Account(
+                password.encode(), ThreadPoolExecutor(threads[user], f"clickhouse-{user}")
+            )
             for user, password in passwords.items()
         }
         self._running: set[asyncio.Future[Answer]] = set()
@@ -132,13 +137,13 @@ class ClickHouseFront:
             query_id = str(uuid.uuid4())
         try:
             user = self._authenticate(http, fields)
-            body = await _body(http, fields)
+            body = await read_body(http, fields)
             request = self._request(http, fields, body, user)
             answer = await self._execute(user, request)
         except RefusedStatement as refusal:
-            return _error(EngineError(497, f"{refusal}. (ACCESS_DENIED)"), query_id)
+            return error_response(EngineError(497, f"{refusal}. (ACCESS_DENIED)"), query_id)
         except EngineError as error:
-            return _error(error, query_id)
+            return error_response(error, query_id)
         return self._answer(http, fields, answer, query_id)
 
     def _authenticate(self, http: web.Request, fields: Mapping[str, str]) -> str:
@@ -249,75 +254,56 @@ class ClickHouseFront:
                 content_type = "application/json"
         data = answer.data
         if data and fields.get("enable_http_compression", "1") == "1":
-            accepted = http.headers.get("Accept-Encoding", "").split(",")
-            for name in (part.partition(";")[0].strip() for part in accepted):
-                if name in _ENCODERS:
-                    data = _ENCODERS[name](data)
-                    headers["Content-Encoding"] = name
-                    break
+            data, encoding = encoded(data, http.headers.get("Accept-Encoding", ""))
+            if encoding is not None:
+                headers["Content-Encoding"] = encoding
         return web.Response(body=data, headers=headers, content_type=content_type)
 
 
-async def _body(http: web.Request, fields: dict[str, str]) -> bytes:
-    """The request's body; parts of a form are put into `fields`, as large parameters come so."""
-    if http.content_type == "multipart/form-data":
-        for name, value in (await http.post()).items():
-            if isinstance(value, web.FileField):
-                raise EngineError(
-                    48,
-                    "external data is not supported by the embedded engine's front. "
-                    "(NOT_IMPLEMENTED)",
-                )
-            fields[name] = value if isinstance(value, str) else bytes(value).decode()
-        return b""
-    body = await http.read()
-    encoding = http.headers.get("Content-Encoding", "")
-    if encoding == "lz4":  # aiohttp itself undoes gzip, deflate, br and zstd
-        try:
-            return bytes(lz4.frame.decompress(body))
-        except RuntimeError as error:
-            raise EngineError(36, f"the body is not lz4: {error}. (BAD_ARGUMENTS)") from error
-    return body
-
-
-def _error(error: EngineError, query_id: str) -> web.Response:
-    return web.Response(
-        status=_HTTP_STATUS.get(error.code, 500),
-        text=f"{error}\n",
-        headers={
-            "X-ClickHouse-Exception-Code": str(error.code),
-            "X-ClickHouse-Query-Id": query_id,
-        },
-    )
-
-
 async def serve(
-    engine: Engine, passwords: Mapping[str, str], host: str, port: int, parent: int
+    engine: Engine,
+    passwords: Mapping[str, str],
+    host: str,
+    port: int,
+    parent: int,
+    guest_port: int | None = None,
 ) -> bool:
     """Serve until SIGTERM, SIGINT or the end of the process `parent`, which started this one.
 
     Prints one line, `listening on http://HOST:PORT`, once requests are answered. Returns whether
     every statement had ended, so that the engine can be closed.
+
+    Args:
+        guest_port: a second port, where only the analyst may log in; `None` for none.
     """
-    front = ClickHouseFront(engine, passwords)
+    fronts = [(ClickHouseFront(engine, passwords), port)]
+    if guest_port is not None:
+        guests = {user: password for user, password in passwords.items() if user == ANALYST}
+        fronts.append((ClickHouseFront(engine, guests, {ANALYST: GUEST_THREADS}), guest_port))
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    runner = web.AppRunner(front.application(), access_log=None, shutdown_timeout=0.5)
-    await runner.setup()
-    site = web.TCPSite(runner, host, port)
-    await site.start()
-    bound = runner.addresses[0][1]
+    runners, sites = [], []
+    for front, at in fronts:
+        runner = web.AppRunner(front.application(), access_log=None, shutdown_timeout=0.5)
+        await runner.setup()
+        site = web.TCPSite(runner, host, at)
+        await site.start()
+        runners.append(runner)
+        sites.append(site)
+    bound = runners[0].addresses[0][1]
     sys.stdout.write(f"listening on http://{host}:{bound}\n")
     sys.stdout.flush()
     watch = asyncio.create_task(_stop_with_parent(parent, stop))
     await stop.wait()
     watch.cancel()
-    await site.stop()
-    ended = await front.drain()
-    await runner.cleanup()
-    return ended
+    for site in sites:
+        await site.stop()
+    ended = await asyncio.gather(*(front.drain() for front, _ in fronts))
+    for runner in runners:
+        await runner.cleanup()
+    return all(ended)
 
 
 async def _stop_with_parent(parent: int, stop: asyncio.Event) -> None:
@@ -335,6 +321,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--path", type=Path, required=True, help="directory of the data")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=int, default=0, help="port; 0 takes a free one")
+    parser.add_argument(
+        "--guest-port", type=int, help="a second port, where only the analyst may log in"
+    )
     parser.add_argument(
         "--max-memory", type=int, default=1_500_000_000, help="bytes the engine may use"
     )
@@ -365,8 +354,9 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.write(f"{error}\n")
         return 1
     try:
-        ended = asyncio.run(serve(engine, passwords, options.host, options.port, options.parent))
-    except OSError as error:
+        places = (options.host, options.port, options.parent, options.guest_port)
+        ended = asyncio.run(serve(engine, passwords, *places))
+    except OSError as error:  # it names the address and the port
         sys.stderr.write(f"cannot listen on {options.host}:{options.port}: {error}\n")
         engine.close()
         return 1

@@ -36,9 +36,9 @@ ANALYST_SETTINGS = frozenset(
 `format_template_*` name files."""
 
 
-ANALYST_MEMORY_SHARE = 0.35
-"""Of the engine's memory, for one statement. Two may run at once, and what they leave has to do for
-the writer's inserts and the merges."""
+ANALYST_MEMORY_SHARE = 0.3
+"""Of the engine's memory, for one statement. People's that need so much are rarely more than two at
+once, as the API allows; what is left has to do for the writer's inserts and the merges."""
 
 
 def analyst_settings(asked: Mapping[str, str], max_memory: int) -> dict[str, str]:

@@ -93,6 +93,7 @@ class RunRecord:
         pids: child name to process id at the time of writing.
         file_roots: folders that the worker may read `file:` references from.
         api_host, api_port: of the HTTP API and the console; None as long as it does not run.
+        sql_port: of ClickHouse's interface for the user's own clients; None unless asked for.
     """
 
     pid: int
@@ -113,6 +114,7 @@ class RunRecord:
     file_roots: list[str] = field(default_factory=list)
     api_host: str | None = None
     api_port: int | None = None
+    sql_port: int | None = None
 
     @property
     def alive(self) -> bool:

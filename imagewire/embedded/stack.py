@@ -49,6 +49,8 @@ class StackPorts:
     qdrant: int | None = None
     worker_http: int | None = None
     api: int | None = None
+    sql: int | None = None
+    """For ClickHouse clients of the user's own, which may only read; there is none without it."""
 
 
 class Stack:
@@ -264,6 +266,7 @@ class Stack:
             file_roots=self._file_roots,
             api_host=self._api_place.host if self._api_place else None,
             api_port=self._api_place.port if self._api_place else None,
+            sql_port=self._ports.sql,
         )
 
     def status(self) -> list[ProcessStatus]:
@@ -315,10 +318,11 @@ class Stack:
 
     def _clickhouse(self) -> ManagedProcess:
         port = self.directory.port("clickhouse", self._ports.clickhouse)
+        guests = [] if self._ports.sql is None else ["--guest-port", str(self._ports.sql)]
         identity = self.directory.identity
         return ManagedProcess(
             "clickhouse",
-            _front("clickhouse_front", self.directory.clickhouse, port),
+            [*_front("clickhouse_front", self.directory.clickhouse, port), *guests],
             log_directory=self.directory.logs,
             environment={
                 **os.environ,
