@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -95,7 +96,7 @@ class AsyncTransport:
             await asyncio.sleep(max(pause, reader.retry_seconds))
 
     async def _do(self, call: Call[T]) -> T:
-        tries = 0
+        tries, began = 0, time.monotonic()
         while True:
             try:
                 response = await self._http.request(call.method, call.path, **call.arguments())
@@ -105,7 +106,8 @@ class AsyncTransport:
             except httpx.HTTPError as error:
                 failure = self._connection.named(error)
             tries += 1
-            pause = self._connection.pause(failure, call.repeatable, tries)
+            patience = call.patience - (time.monotonic() - began)
+            pause = self._connection.pause(failure, call.repeatable, tries, patience)
             if pause is None:
                 raise failure
             await asyncio.sleep(pause)

@@ -38,6 +38,7 @@ class Call(Generic[T]):
 
     Attributes:
         read: makes the answer of the response, whose body has been read.
+        patience: seconds for which to go on asking for what is not there yet.
         repeatable: it may be sent again after a failure.
     """
 
@@ -50,6 +51,7 @@ class Call(Generic[T]):
     form: Mapping[str, str] | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     timeout: float | None = None
+    patience: float = 0.0
 
     @property
     def repeatable(self) -> bool:
@@ -101,9 +103,10 @@ def publish_many(references: Sequence[Reference]) -> Call[list[models.Published]
     return Call("POST", "/v1/images:batch", lambda response: into(response).images, json=body)
 
 
-def image(image_id: str, feed: str | None) -> Call[models.ImageDetail]:
+def image(image_id: str, feed: str | None, wait: float) -> Call[models.ImageDetail]:
     """Everything known of one image."""
-    return Call("GET", _image(image_id), _into(models.ImageDetail), {"feed": feed})
+    read = _into(models.ImageDetail)
+    return Call("GET", _image(image_id), read, {"feed": feed}, patience=wait)
 
 
 def image_page(filters: ImageFilters, cursor: str | None, limit: int) -> Call[models.ImagePage]:

@@ -9,6 +9,7 @@ import httpx
 
 from imagewire.client.errors import (
     ApiError,
+    NotFoundError,
     TooManyRequestsError,
     UnavailableError,
     UnreachableError,
@@ -17,6 +18,7 @@ from imagewire.client.errors import (
 URL_VARIABLE = "IMAGEWIRE_URL"
 KEY_VARIABLE = "IMAGEWIRE_KEY"
 DEFAULT_URL = "http://127.0.0.1:8080"
+_USUAL_PAUSE = 0.25
 _LONGEST_PAUSE = 30.0
 _SILENCE_SECONDS = 60.0
 """Without even a heartbeat a stream is taken for broken."""
@@ -54,17 +56,22 @@ class Connection:
             "timeout": httpx.Timeout(self.timeout, connect=min(self.timeout, 10.0)),
         }
 
-    def pause(self, error: Exception, repeatable: bool, tries: int) -> float | None:
+    def pause(
+        self, error: Exception, repeatable: bool, tries: int, patience: float = 0.0
+    ) -> float | None:
         """Seconds after which to ask again; `None` if that is no use.
 
         Args:
             error: what came of it.
             repeatable: asking again changes nothing.
             tries: how often it was asked so far.
+            patience: seconds for which to go on asking for what is not there yet.
         """
+        if isinstance(error, NotFoundError) and patience > 0:
+            return min(_USUAL_PAUSE, patience)
         if tries > self.retries:
             return None
-        usual = min(0.25 * 2**tries, _LONGEST_PAUSE)
+        usual = min(_USUAL_PAUSE * 2**tries, _LONGEST_PAUSE)
         if isinstance(error, TooManyRequestsError):  # it was not begun
             return min(error.retry_after or usual, _LONGEST_PAUSE)
         if not repeatable:

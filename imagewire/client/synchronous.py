@@ -61,13 +61,18 @@ class Imagewire(Transport):
         """Publish references: all, or none if one is wrong."""
         return self._do(calls.publish_many(references))
 
-    def image(self, image_id: str, *, feed: str | None = None) -> answers.ImageDetail:
+    def image(
+        self, image_id: str, *, feed: str | None = None, wait: float = 0.0
+    ) -> answers.ImageDetail:
         """Everything known of one image.
+
+        Args:
+            wait: seconds to go on asking for one that is not stored yet.
 
         Raises:
             NotFoundError
         """
-        return self._do(calls.image(image_id, feed))
+        return self._do(calls.image(image_id, feed, wait))
 
     def image_page(
         self, *, cursor: str | None = None, limit: int = 50, **filters: Unpack[ImageFilters]

@@ -94,7 +94,7 @@ class Transport:
             time.sleep(max(pause, reader.retry_seconds))
 
     def _do(self, call: Call[T]) -> T:
-        tries = 0
+        tries, began = 0, time.monotonic()
         while True:
             try:
                 response = self._http.request(call.method, call.path, **call.arguments())
@@ -104,7 +104,8 @@ class Transport:
             except httpx.HTTPError as error:
                 failure = self._connection.named(error)
             tries += 1
-            pause = self._connection.pause(failure, call.repeatable, tries)
+            patience = call.patience - (time.monotonic() - began)
+            pause = self._connection.pause(failure, call.repeatable, tries, patience)
             if pause is None:
                 raise failure
             time.sleep(pause)

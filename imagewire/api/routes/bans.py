@@ -167,7 +167,7 @@ async def list_banned_images(
 ) -> EntriesAnswer:
     """Entries by kind and hash, page by page."""
     after = None
-    if cursor is not None:
+    if cursor:
         first, separator, digest = cursor.partition(":")
         if not separator:
             raise invalid("give `next` of an earlier page, unchanged", where="cursor")

@@ -80,7 +80,9 @@ def test_lists_are_made_changed_filled_and_taken_away(place: Any) -> None:
     frame = place.image("ban-me", "bans")
     place.write([frame])
     prints = frame.findings.fingerprint
-    photo = (Path(importlib.util.find_spec("skimage").origin).parent / "data/chelsea.png").read_bytes()  # type: ignore[union-attr, arg-type]
+    photo = (
+        Path(importlib.util.find_spec("skimage").origin).parent / "data/chelsea.png"
+    ).read_bytes()  # type: ignore[union-attr, arg-type]
     asked = {
         "image_ids": ["ban-me", "nobody"],
         "sha256": ["AB" * 32],

@@ -224,3 +224,13 @@ def test_the_client_needs_nothing_that_the_service_needs() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_one_can_wait_for_an_image_that_is_not_stored_yet() -> None:
+    sent: list[httpx.Request] = []
+    ready = httpx.Response(200, json={"image": {"image_id": "a"}})
+    answers = answering(problem(404), problem(404), ready, sent=sent)
+    with Imagewire(transport=answers) as wire:
+        assert wire.image("a", wait=30).image.image_id == "a" and len(sent) == 3
+    with Imagewire(transport=answering(problem(404))) as wire, pytest.raises(NotFoundError):
+        wire.image("a")
