@@ -331,10 +331,10 @@ def wait_until_running(http: Http, count: int) -> None:
 
 
 def test_slow_analysts_do_not_hold_up_the_writer(http: Http) -> None:
-    with endless_queries(http.url, *http.analyst, 3):
-        wait_until_running(http, 2)  # two threads serve analysts
+    with endless_queries(http.url, *http.analyst, 5):
+        wait_until_running(http, 4)  # four threads serve analysts
         assert http.post("SELECT 1", "writer").text == "1\n"
-        assert int(http.post(RUNNING, "writer").text) == 2
+        assert int(http.post(RUNNING, "writer").text) == 4
     while int(http.post(RUNNING, "writer").text):
         http.post("KILL QUERY WHERE query LIKE 'SELECT sum(sipHash64%' SYNC", "writer")
 

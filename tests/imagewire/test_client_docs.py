@@ -16,7 +16,6 @@ PAGE = (Path(__file__).parents[2] / "docs" / "client.md").read_text("utf-8")
 EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
 
-@pytest.mark.parametrize("up", ["tansu"], indirect=True)
 def test_the_example_does_what_it_says(
     up: RunningUp,
     photos: Path,

@@ -31,6 +31,7 @@ from imagewire.api.review_models import (
 )
 from imagewire.api.services import Services, Shared
 from imagewire.reviews_queue import statistics
+from streams.record_fields import RecordError, checked_name
 from streams.record_fields import MAX_ID_LENGTH
 
 router = APIRouter(tags=["reviews"])
@@ -114,6 +115,8 @@ async def decide_over_images(
     """Decide over one image or many. A decision holds for the image and for others with the same
     bytes; every worker knows it within a second."""
     each = asked.decisions if isinstance(asked, ManyDecisions) else [asked]
+    for label in {label for one in each for label in one.labels}:
+        _printable("labels", label)
     try:
         decisions, unknown = await services.reviews.decide(
             _reviewer(caller, asked.reviewer),
@@ -196,6 +199,7 @@ def _reviewer(caller: Caller, named: str | None) -> str:
     """
     if named is None or named == caller.name:
         return caller.name
+    _printable("reviewer", named)
     if not caller.may(Scope.ADMIN):
         raise Problem(
             403,
@@ -204,3 +208,15 @@ def _reviewer(caller: Caller, named: str | None) -> str:
             f"the key '{caller.name}' decides in its own name; leave `reviewer` out",
         )
     return named
+
+
+def _printable(where: str, text: str) -> None:
+    """Workers would refuse what cannot be printed, and say so where its sender does not look.
+
+    Raises:
+        Problem
+    """
+    try:
+        checked_name(where, text, len(text))
+    except RecordError as error:
+        raise invalid(str(error), where=where) from error

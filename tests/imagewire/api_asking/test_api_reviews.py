@@ -144,6 +144,8 @@ def test_a_key_decides_in_its_own_name_unless_it_is_an_admins(place: Any) -> Non
     [name] = fill(place, "names", 1)
     answer = decide(place, "ann", image_id=name, decision="allow", reviewer="bob")
     assert answer.status_code == 403
+    odd = decide(place, "chief", image_id=name, decision="allow", reviewer="ca\nrol")
+    assert odd.status_code == 422 and "U+000A" in odd.text
     made = decide(place, "chief", image_id=name, decision="allow", reviewer="carol").json()
     assert made["decisions"][0]["reviewer"] == "carol"
     back = place.post("/v1/review/undo", "chief", json={"reviewer": "carol"}).json()
