@@ -59,7 +59,7 @@ async def tell_again(
     on_done: Callable[[ToldAgain], object] = lambda told: None,
     resolver: AbstractResolver | None = None,
 ) -> list[ToldAgain]:
-    """Post what was given up, the oldest first.
+    """Post what was given up, one message after the other.
 
     Args:
         wanted: which dead letters; its stages count for nothing.

@@ -31,7 +31,7 @@ def resend(
     data: Annotated[Path | None, Parameter(name=["--data", "-d"])] = None,
     config: Annotated[Path | None, Parameter(name=["--config", "-c"])] = None,
 ) -> int:
-    """Post the messages that were given up, once each, the oldest first.
+    """Post the messages that were given up, once each.
 
     They keep their ids, so a receiver discards what it had all the same; whatever was posted with
     success may be posted again by the next run. Of images that were erased nobody is told.
