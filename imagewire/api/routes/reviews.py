@@ -31,8 +31,7 @@ from imagewire.api.review_models import (
 )
 from imagewire.api.services import Services, Shared
 from imagewire.reviews_queue import statistics
-from streams.record_fields import RecordError, checked_name
-from streams.record_fields import MAX_ID_LENGTH
+from streams.record_fields import MAX_ID_LENGTH, RecordError, checked_name
 
 router = APIRouter(tags=["reviews"])
 
