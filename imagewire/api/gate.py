@@ -26,6 +26,7 @@ from imagewire.api.settings import ApiSettings
 logger = logging.getLogger(__name__)
 
 _GIVEN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_DIGITS = re.compile(r"[0-9]{1,18}")
 _HEADERS = (
     (
         "content-security-policy",
@@ -148,9 +149,9 @@ class Gate:
             )
         if upload and self._uploads >= self._settings.max_uploads:
             raise _busy()
+        # No more digits than a size has; what is no number is left to the server, and counted.
         length = headers.get("content-length", "")
-        # No more digits than a size has: longer ones cost time to read.
-        if length.isdigit() and (len(length) > 18 or int(length) > self._limit(upload)):
+        if _DIGITS.fullmatch(length) and int(length) > self._limit(upload):
             raise too_large(self._limit(upload))
         return upload
 

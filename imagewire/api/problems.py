@@ -21,7 +21,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from sinks.clickhouse.reader import QueryError
-from sinks.sink import PermanentSinkError, TransientSinkError
+from sinks.sink import AccessSinkError, PermanentSinkError, TransientSinkError
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +29,8 @@ MEDIA_TYPE = "application/problem+json"
 RETRY_SECONDS = 2
 """How long a client is asked to wait for a store that is away."""
 _TYPE = "urn:imagewire:problem:"
+_AUTHENTICATION_FAILED = 516
+"""ClickHouse's code for a wrong user or password."""
 _NOT_READY_CODES = frozenset({60, 81})
 """ClickHouse's unknown table and database: no worker has made them yet."""
 _TITLES = {
@@ -120,7 +122,14 @@ def problem_of_query(error: QueryError) -> Problem | None:
         return store_is_away(
             "ClickHouse", "ClickHouse has no tables yet: a worker makes them at its first start"
         )
+    if error.code == _AUTHENTICATION_FAILED:
+        return _refusing("ClickHouse", error)
     return None
+
+
+def _refusing(store: str, error: Exception) -> Problem:
+    logger.error("%s lets nobody in: %s", store, error)
+    return store_is_away(store, f"{store} does not let the API in; the log of the service says why")
 
 
 def request_id_of(request: Request) -> str:
@@ -189,6 +198,8 @@ def _on_away(request: Request, error: Exception) -> Response:
 
 
 def _on_refused(request: Request, error: Exception) -> Response:
+    if isinstance(error, AccessSinkError):
+        return _refusing(_store_named(str(error)), error).response(request_id_of(request))
     if "there is no such collection" in str(error):  # of Qdrant, before the first image
         problem = store_is_away("Qdrant", "no image has been stored in Qdrant yet")
         return problem.response(request_id_of(request))

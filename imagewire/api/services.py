@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import queue
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
@@ -31,6 +32,7 @@ from imagewire.api.outcomes import Outcomes
 from imagewire.api.pictures import Pictures
 from imagewire.api.policy_in_force import PolicyInForce
 from imagewire.api.policy_models import DriftShown
+from imagewire.api.readiness import Readiness
 from imagewire.api.review_desk import ReviewDesk
 from imagewire.api.sql_questions import SqlQuestions
 from imagewire.api.verdict_feed import VerdictFeed
@@ -38,12 +40,15 @@ from imagewire.settings import Settings
 from sinks.clickhouse.reader import ClickHouseReader
 from sinks.kafka.reachable import connection_error
 from sinks.qdrant.reader import VectorReader
+from sinks.sink import SinkError
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 _DRIFT_SECONDS = 60.0
+_TRY_AGAIN_SECONDS = 1.0
+"""Between two attempts to reach a broker that is away."""
 
 
 class Services:
@@ -67,6 +72,7 @@ class Services:
         outcomes: what became of images that were just published.
         heat_maps: explains images, one at a time.
         comparisons: compares many images with each other, one question at a time.
+        readiness: whether the stores answer.
         registry: metrics of this process.
         closing: is set when the process is to end; whatever answers for long ends then.
 
@@ -97,6 +103,8 @@ class Services:
             self._readers.put(ClickHouseReader(settings.clickhouse))
         self._producer: AIOKafkaProducer | None = None
         self._starting_producer = asyncio.Lock()
+        self._no_producer: tuple[float, SinkError] | None = None
+        self.readiness = Readiness(self)
         self.reviews = ReviewDesk(settings, self.asking, self.producer)
         self.figures = Figures(settings, self.query, self.reviews.length)
         self.policy = PolicyInForce(settings)
@@ -188,16 +196,29 @@ class Services:
         """
         async with self._starting_producer:
             if self._producer is None:
-                settings = self.settings.kafka
-                producer = AIOKafkaProducer(**settings.producer_options())
-                try:
-                    await producer.start()
-                except (aiokafka.errors.KafkaError, OSError) as error:
-                    await producer.stop()
-                    where = f"no broker answers at {settings.bootstrap_servers}"
-                    raise await connection_error(settings, error, where) from error
-                self._producer = producer
+                if self._no_producer is not None:
+                    when, error = self._no_producer
+                    if time.monotonic() - when < _TRY_AGAIN_SECONDS:
+                        # Whoever waited for the same attempt need not wait for one of their own.
+                        raise type(error)(*error.args)
+                self._producer = await self._started_producer()
             return self._producer
+
+    async def _started_producer(self) -> AIOKafkaProducer:
+        settings = self.settings.kafka
+        producer = AIOKafkaProducer(**settings.producer_options())
+        try:
+            await producer.start()
+        except (aiokafka.errors.KafkaError, OSError) as error:
+            await producer.stop()
+            where = f"no broker answers at {settings.bootstrap_servers}"
+            told = await connection_error(settings, error, where)
+            self._no_producer = (time.monotonic(), told)
+            raise told from error
+        except BaseException:  # whoever asked has gone
+            await producer.stop()
+            raise
+        return producer
 
 
 def services_of(request: Request) -> Services:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Response
@@ -14,8 +12,6 @@ from imagewire.api.keys import Caller, Scope, needs
 from imagewire.api.services import Shared
 
 router = APIRouter(tags=["health"])
-
-_PATIENCE_SECONDS = 4.0
 
 
 class Alive(BaseModel):
@@ -42,16 +38,11 @@ async def healthz() -> Alive:
 @router.get("/readyz", response_model=Ready, responses={503: {"model": Ready}})
 async def readyz(shared: Shared, response: Response) -> Ready:
     """Whether Kafka, ClickHouse and Qdrant answer; 503 if one does not. Needs no key."""
-    asked: dict[str, Awaitable[object]] = {
-        "kafka": _kafka(shared),
-        "clickhouse": shared.query("SELECT 1"),
-        "qdrant": shared.vectors.check(),
-    }
-    answers = await asyncio.gather(*map(_answers, asked.values()))
+    answers = await shared.readiness.stores()
     stores: dict[str, Literal["ok", "away"]] = {
-        name: "ok" if answer else "away" for name, answer in zip(asked, answers, strict=True)
+        name: "ok" if answer else "away" for name, answer in answers.items()
     }
-    ready = all(answers)
+    ready = all(answers.values())
     if not ready:
         response.status_code = 503
     return Ready(status="ok" if ready else "degraded", stores=stores)
@@ -61,17 +52,3 @@ async def readyz(shared: Shared, response: Response) -> Ready:
 async def metrics(shared: Shared, _: Annotated[Caller, Depends(needs(Scope.READ))]) -> Response:
     """Metrics of this process in Prometheus' text format; workers have pages of their own."""
     return Response(generate_latest(shared.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
-
-
-async def _kafka(shared: Shared) -> None:
-    producer = await shared.producer()
-    await producer.client.fetch_all_metadata()
-
-
-async def _answers(asked: Awaitable[object]) -> bool:
-    try:
-        async with asyncio.timeout(_PATIENCE_SECONDS):
-            await asked
-    except Exception:  # noqa: BLE001 - whatever it is, the store is of no use now
-        return False
-    return True

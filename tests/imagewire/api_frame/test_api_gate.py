@@ -183,6 +183,11 @@ async def test_bodies_that_are_too_large_are_refused_before_they_are_read() -> N
         problem_of(
             await client.post("/v1/images", content=endless(), headers=json), 413, "too-large"
         )
+        for length in ("9" * 17, "²", "-1", "9" * 5000):
+            odd = {"content-type": "application/json", "content-length": length}
+            raw = [(name.encode(), value.encode("latin-1")) for name, value in odd.items()]
+            answer = await client.post("/v1/images", content=endless(), headers=raw)
+            problem_of(answer, 413, "too-large")
         form = {"content-type": "multipart/form-data; boundary=x"}
         problem_of(
             await client.post("/v1/images", content=endless(), headers=form), 413, "too-large"
