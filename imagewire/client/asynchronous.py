@@ -229,10 +229,15 @@ class AsyncImagewire(AsyncTransport):
         self,
         *feeds: str,
         why: Literal["policy", "audit"] | None = None,
+        skip: Sequence[str] = (),
         reviewer: str | None = None,
     ) -> answers.NextImage:
-        """The image to decide now: yours for a while, and again until you decide."""
-        return await self._do(calls.review_next(feeds, why, reviewer))
+        """The image to decide now: yours for a while, and again until you decide.
+
+        Args:
+            skip: ids of images to leave for later.
+        """
+        return await self._do(calls.review_next(feeds, why, skip, reviewer))
 
     async def decide(
         self,

@@ -206,10 +206,10 @@ def review_queue(
 
 
 def review_next(
-    feeds: Sequence[str], why: str | None, reviewer: str | None
+    feeds: Sequence[str], why: str | None, skip: Sequence[str], reviewer: str | None
 ) -> Call[models.NextImage]:
     """The image to decide now, claimed."""
-    params = {"feed": list(feeds), "why": why, "reviewer": reviewer}
+    params = {"feed": list(feeds), "why": why, "skip": list(skip), "reviewer": reviewer}
     return Call("GET", "/v1/review/next", _into(models.NextImage), params)
 
 

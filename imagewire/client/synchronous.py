@@ -228,10 +228,15 @@ class Imagewire(Transport):
         self,
         *feeds: str,
         why: Literal["policy", "audit"] | None = None,
+        skip: Sequence[str] = (),
         reviewer: str | None = None,
     ) -> answers.NextImage:
-        """The image to decide now: yours for a while, and again until you decide."""
-        return self._do(calls.review_next(feeds, why, reviewer))
+        """The image to decide now: yours for a while, and again until you decide.
+
+        Args:
+            skip: ids of images to leave for later.
+        """
+        return self._do(calls.review_next(feeds, why, skip, reviewer))
 
     def decide(
         self,
