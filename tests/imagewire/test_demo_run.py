@@ -83,8 +83,8 @@ def analysts_find_what_their_walk_shows(directory: Path) -> None:
     assert len(asked) == len(answers) == 10
     for question, answer in zip(asked, answers, strict=True):
         assert answer["columns"] == question.columns, question.sql
-        if "FROM texts" in question.sql:
-            continue
+        if "FROM texts" in question.sql or "FROM rules_fired" in question.sql:
+            continue  # all rules that fire are about text
         assert answer["rows"], question.sql
         if any(view in question.sql for view in ("detections", "pdq", "labels", "format")):
             assert len(answer["rows"]) == len(question.rows), question.sql
