@@ -185,9 +185,10 @@ def _feeds(caller: Caller, asked: list[str]) -> list[str]:
     Raises:
         Problem: one of them is not for the caller.
     """
-    for feed in asked:
+    named = [feed for feed in asked if feed]
+    for feed in named:
         caller.require_feed(feed)
-    return asked or allowed_feeds(caller)
+    return named or allowed_feeds(caller)
 
 
 def _reviewer(caller: Caller, named: str | None) -> str:
