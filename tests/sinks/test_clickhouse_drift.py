@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 import secrets
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -115,6 +117,15 @@ def test_the_index_is_that_of_the_books(database: Any, drift: dict[Any, dict[str
     assert row["psi"] == pytest.approx(expected_index(**database[1]), rel=0.1)
     assert row["by_chance"] == pytest.approx(27.877 * 2 / IMAGES, rel=0.01)
     assert row["current_mean"] > 2 * row["reference_mean"]
+
+
+def test_the_query_of_the_page_names_what_drifted(database: Any) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "operations.md").read_text("utf-8")
+    (sql,) = re.findall(r"```sql\n(.*?)```", page, re.DOTALL)
+    with ClickHouseReader(database[0]) as reader:
+        found = reader.query(sql).to_pylist()
+    assert {row["feed"] for row in found} == {"scores", "pictures", "constant"}
+    assert found[0]["psi"] > 0.25
 
 
 def test_what_did_not_change_stays_below_what_chance_does(drift: dict[Any, dict[str, Any]]) -> None:
