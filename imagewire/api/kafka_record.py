@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
@@ -11,8 +12,11 @@ from sinks.kafka.reachable import connection_error
 from sinks.kafka.settings import KafkaSettings
 from sinks.sink import TransientSinkError
 
+logger = logging.getLogger(__name__)
+
 _READERS = 3
 _PATIENCE_SECONDS = 8.0
+_FAREWELL_SECONDS = 1.0
 
 
 class RecordGoneError(LookupError):
@@ -40,16 +44,16 @@ class KafkaRecords:
                 async with asyncio.timeout(_PATIENCE_SECONDS):
                     record = await _read(consumer, TopicPartition(topic, partition), offset)
             except TimeoutError as error:
-                await consumer.stop()
+                await _stopped(consumer)
                 raise TransientSinkError(
                     f"Kafka did not answer within {_PATIENCE_SECONDS:g} s for one record"
                 ) from error
             except KafkaError as error:
-                await consumer.stop()
+                await _stopped(consumer)
                 raise TransientSinkError(f"Kafka does not give a record: {error!r}") from error
             except BaseException:
                 # Whoever asked is gone: what is still under way would mix with the next question.
-                await consumer.stop()
+                await _stopped(consumer)
                 raise
             self._free.append(consumer)
         if record is None:
@@ -59,7 +63,7 @@ class KafkaRecords:
     async def close(self) -> None:
         """Close the connections."""
         while self._free:
-            await self._free.pop().stop()
+            await _stopped(self._free.pop())
 
     async def _connected(self) -> AIOKafkaConsumer:
         consumer = AIOKafkaConsumer(
@@ -82,7 +86,8 @@ async def _read(
 ) -> ConsumerRecord | None:
     partitions = consumer.partitions_for_topic(place.topic)
     if partitions is None:
-        await consumer._client.force_metadata_update()  # noqa: SLF001 - aiokafka offers no other way
+        # aiokafka offers no other way
+        await consumer._client.force_metadata_update()
         partitions = consumer.partitions_for_topic(place.topic)
     if not partitions or place.partition not in partitions:
         return None
@@ -93,7 +98,23 @@ async def _read(
         if offset < first:
             return None
         consumer.seek(place, offset)
-        record = await consumer.getone(place)
+        while True:
+            batches = await consumer.getmany(place, timeout_ms=200, max_records=1)
+            for record in batches.get(place, ()):
+                return record if record.offset == offset else None
+            # What is not there yet would be waited for until somebody publishes it.
+            highwater = consumer.highwater(place)
+            if highwater is not None and offset >= highwater:
+                return None
     finally:
         consumer.assign([])
-    return record if record.offset == offset else None
+
+
+async def _stopped(consumer: AIOKafkaConsumer) -> None:
+    """Stop the consumer. Its fetching at times passes over that it is cancelled, and stopping then
+    waits for ever; a second cancellation ends both."""
+    try:
+        async with asyncio.timeout(_FAREWELL_SECONDS):
+            await consumer.stop()
+    except (TimeoutError, KafkaError, OSError) as error:
+        logger.debug("a consumer did not stop by itself: %r", error)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Header, Query
 from starlette.responses import Response
 
 from imagewire.api.asked_image import ImageId, known_image
@@ -16,6 +17,7 @@ from imagewire.api.picture_answers import (
     picture_response,
     require_unblurring,
     told_when_busy,
+    unchanged,
 )
 from imagewire.api.services import Shared
 from imagewire.api.shown_pictures import Look, content_of, shown
@@ -50,6 +52,7 @@ async def explain_image(
         str | None,
         Query(max_length=128, description="If several feeds use the id; else the latest."),
     ] = None,
+    tag: Annotated[str | None, Header(alias="If-None-Match", max_length=1024)] = None,
 ) -> Response:
     """A WebP of the image, the hotter the more a place counts. The models are those that the
     settings name now, whichever found what is stored. One map is made at a time, apart from the
@@ -58,9 +61,12 @@ async def explain_image(
         require_unblurring(caller)
     known = await known_image(services, caller, image_id, feed)
     look = Look(size, unblurred)
+    current = hashlib.sha256(f"{look.tag(known)} {label}".encode()).hexdigest()[:32]
+    if unchanged(tag, current):
+        return picture_response(None, current)
     pictures = services.pictures
     content = await content_of(pictures, known)
     picture = await shown(pictures, known, look, content)
     with told_when_busy():
         made = await services.heat_maps.overlay(content, known, label, picture)
-    return picture_response(made, look.tag(known) + "-" + (label or "").encode().hex()[:64])
+    return picture_response(made, current)
