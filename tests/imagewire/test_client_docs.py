@@ -6,8 +6,9 @@ import re
 from pathlib import Path
 
 import pytest
-from running_up import RunningUp
+from running_up import RunningUp, until
 
+from imagewire.client import Imagewire
 from imagewire.embedded.datadir import find_running
 
 pytestmark = [pytest.mark.xdist_group("end-to-end"), pytest.mark.timeout(600)]
@@ -25,6 +26,8 @@ def test_the_example_does_what_it_says(
     record = find_running(up.directory)
     assert record is not None
     monkeypatch.setenv("IMAGEWIRE_URL", f"http://{record.api_host}:{record.api_port}")
+    with Imagewire() as wire:  # on a busy machine the first image may take long
+        until("a first image", lambda: wire.publish(photos / "bus.jpg", wait=60).findings, 240)
     exec(compile(EXAMPLES[0], "docs/client.md", "exec"), {"photo": photos / "bus.jpg"})
     said = capsys.readouterr().out.splitlines()
     assert said[0].startswith("bus-1 ") and said[0].endswith(" objects")
