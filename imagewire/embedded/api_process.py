@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 from imagewire.embedded.answering import http_ok
 from imagewire.embedded.ports import LOOPBACK
 from imagewire.embedded.process import ManagedProcess, RestartPolicy
@@ -42,14 +44,34 @@ def api_process(
     """
     own = {**environment, "IMAGEWIRE_API__PORT": str(place.port)}
     command: Sequence[str] = [sys.executable, "-m", "imagewire", "serve"]
-    return ManagedProcess(
+
+    async def ready() -> bool:
+        # Another stack's API may have taken the port meanwhile, and answers just as well.
+        answers = await http_ok(f"http://{place.host}:{place.port}/healthz")
+        return answers and _listens(process.pid, place.port)
+
+    process = ManagedProcess(
         "api",
         command,
         log_directory=log_directory,
         environment={**inherited(own), **malloc_environment(os.environ), **own},
-        ready=lambda: http_ok(f"http://{place.host}:{place.port}/healthz"),
+        ready=ready,
         start_timeout=_START_TIMEOUT,
         restart=restart,
+    )
+    return process
+
+
+def _listens(pid: int | None, port: int) -> bool:
+    if pid is None:
+        return False
+    try:
+        connections = psutil.Process(pid).net_connections("tcp")
+    except psutil.NoSuchProcess:
+        return False
+    return any(
+        each.status == psutil.CONN_LISTEN and each.laddr and each.laddr.port == port
+        for each in connections
     )
 
 

@@ -24,8 +24,8 @@ from imagewire.embedded.broker import Broker
 from imagewire.embedded.broker_choice import choose_broker
 from imagewire.embedded.datadir import DataDirectory, RunRecord, own_start_time
 from imagewire.embedded.errors import EmbeddedError
-from imagewire.embedded.ports import FIRST_PORT, LOOPBACK
-from imagewire.embedded.process import ManagedProcess, ProcessStatus, RestartPolicy
+from imagewire.embedded.ports import FIRST_PORT, LOOPBACK, is_free
+from imagewire.embedded.process import ManagedProcess, ProcessError, ProcessStatus, RestartPolicy
 from imagewire.malloc import malloc_environment
 from imagewire.settings import load_settings
 
@@ -191,7 +191,18 @@ class Stack:
         settings = load_settings().settings.api
         # The usual port where that is free; whichever it becomes, it is kept.
         self.directory.identity.ports.setdefault("api", settings.port or FIRST_PORT)
-        place = ApiPlace(reachable_host(settings.host), self.directory.port("api", self._ports.api))
+        self._report("api: starting")
+        try:
+            return await self._start_api(settings.host)
+        except ProcessError:
+            # Between the choice of a port and its use another program may have taken it; only then
+            # is it worth another try, with another port.
+            if self._ports.api is not None or is_free(self.directory.identity.ports["api"]):
+                raise
+            return await self._start_api(settings.host)
+
+    async def _start_api(self, host: str) -> ManagedProcess:
+        place = ApiPlace(reachable_host(host), self.directory.port("api", self._ports.api))
         api = self._api = api_process(
             place,
             self.environment()
@@ -202,7 +213,6 @@ class Stack:
             log_directory=self.directory.logs,
             restart=self._restart,
         )
-        self._report("api: starting")
         await api.start()
         self._api_place = place
         self._publish()
