@@ -116,6 +116,16 @@ def test_ids_of_any_text_are_addresses(library: Any) -> None:
     assert missing.json()["type"] == "urn:imagewire:problem:unknown-image"
 
 
+@pytest.mark.parametrize(
+    "text", ["'", "\\", "\\'; --", "{x:String}", "%s{0}", "\x00", "\n\t", "\u202e", "😀" * 60]
+)
+def test_whatever_is_asked_for_is_a_value(library: Any, text: str) -> None:
+    for name in ("text", "label", "feed"):
+        answer = library.get("/v1/images", params={name: text})
+        assert (answer.status_code, answer.json()["images"]) == (200, []), answer.text
+    assert library.get(f"/v1/images/{quote(text, safe='')}").status_code == 404
+
+
 def test_an_image_that_failed_says_why(library: Any) -> None:
     detail = library.get("/v1/images/broken").json()
     assert detail["findings"] is None
