@@ -33,6 +33,7 @@ from imagewire.publishing import Publication
 IMAGES = Path(__file__).parents[2] / "docs" / "images"
 POLICY = Path(__file__).with_name("screenshots_policy.toml")
 _FEEDS = ("gate-3", "uploads", "market-square", "front-page")
+_FLAT = 64
 _DESK = {"width": 1440, "height": 900}
 _PHONE = {"width": 390, "height": 844}
 _QUESTION = """\
@@ -84,12 +85,13 @@ def _photograph(
     stack: RunningUp, photos: Sequence[Path], seconds: float, folder: Path, program: str
 ) -> None:
     address = _address_of(stack)
-    enough = threading.Event()
-    flow = threading.Thread(target=_publish_until, args=(stack, photos, enough), daemon=True)
+    enough, warm = threading.Event(), threading.Event()
+    flow = threading.Thread(target=_publish_until, args=(stack, photos, warm, enough), daemon=True)
     flow.start()
     try:
         time.sleep(seconds)
         until("a photo of a bus", lambda: _image_of(address, "bus.jpg"), 600, every=2)
+        warm.set()
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
             for shot in _shots(address):
@@ -130,12 +132,20 @@ def _take(browser: Browser, address: str, shot: Shot, folder: Path) -> None:
     if shot.view.startswith("sql"):
         page.get_by_role("button", name="Run").click()
     _settle(page)
-    # The colours of one picture fit a palette; the file is a third of what it would be.
-    picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
-    picture.quantize(256, dither=Image.Dither.FLOYDSTEINBERG).save(
-        folder / f"console-{shot.name}.png", optimize=True
-    )
+    shown = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
+    _with_palette(shown).save(folder / f"console-{shot.name}.png", optimize=True)
     context.close()
+
+
+def _with_palette(shown: Image.Image) -> Image.Image:
+    """In 256 colours, which makes a file a third as large. The page's own colours are kept exactly:
+    they are the ones that most pixels share; photos are given the rest."""
+    counted = shown.getcolors(shown.width * shown.height) or []
+    flat = [colour for _, colour in sorted(counted, reverse=True)[:_FLAT]]
+    photos = (shown.quantize(256 - len(flat)).getpalette() or [])[: 3 * (256 - len(flat))]
+    palette = Image.new("P", (1, 1))
+    palette.putpalette([part for colour in flat for part in colour] + photos)
+    return shown.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG)
 
 
 def _settle(page: Page) -> None:
@@ -148,16 +158,18 @@ def _settle(page: Page) -> None:
         }) && !document.querySelector("[role=status] .skeleton")""",
         timeout=120_000,
     )
-    page.wait_for_timeout(500)
 
 
-def _publish_until(stack: RunningUp, photos: Sequence[Path], enough: threading.Event) -> None:
-    """Two photos a second, each time as new images."""
+def _publish_until(
+    stack: RunningUp, photos: Sequence[Path], warm: threading.Event, enough: threading.Event
+) -> None:
+    """Two photos a second, each time as new images; fewer once it is warm, so that pictures of what
+    arrives are there when it is photographed."""
     choice = random.Random(5)
     number = 0
-    while not enough.wait(1):
+    while not enough.wait(3 if warm.is_set() else 1):
         batch = []
-        for _ in range(2):
+        for _ in range(1 if warm.is_set() else 2):
             number += 1
             path = photos[number] if number < len(photos) else choice.choice(photos)
             batch.append(
@@ -170,7 +182,10 @@ def _image_of(address: str, file: str) -> str:
     """The id of the latest image of a photo; empty as long as there is none."""
     for label in ("FACE_MALE", "FACE_FEMALE", None):
         query = {"limit": 200} | ({"label": label} if label else {})
-        answer = httpx.get(f"{address}/v1/images", params=query, timeout=60, trust_env=False)
+        try:
+            answer = httpx.get(f"{address}/v1/images", params=query, timeout=60, trust_env=False)
+        except httpx.TransportError:
+            return ""  # the API is started, or started again, beside the stack
         for image in answer.json()["images"]:
             if (image["uri"] or "").endswith(f"/{file}"):
                 return str(image["image_id"])

@@ -108,9 +108,9 @@ function inWords(source, wall) {
 /** Whether all pictures are on the wall or some of them: a wall that hides this would mislead. */
 function pace(wall) {
   if (wall.waiting) return `${counted(wall.waiting, "picture")} waiting`;
-  const { settled, arrived, shown } = wall.pace();
+  const { settled, sampled, arrived, shown } = wall.pace();
   if (!arrived || !settled) return wall.size ? `${counted(wall.size, "picture")} on the wall` : "";
-  if (shown >= arrived * 0.95 || wall.heldBy || wall.paused) return `${rate(arrived)} images/s, ${counted(wall.size, "picture")} on the wall`;
+  if (!sampled) return `${rate(arrived)} images/s, ${counted(wall.size, "picture")} on the wall`;
   return `${rate(arrived)} images/s arrive, a sample of ${rate(shown)} is shown; reviews and blocks go first`;
 }
 

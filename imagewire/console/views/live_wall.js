@@ -35,6 +35,7 @@ export class Wall {
   #waiting = [];
   #arrivals = [];
   #showings = [];
+  #leftOut = [];
   #missed = 0;
   #began = 0;
   #flooded = false;
@@ -47,6 +48,7 @@ export class Wall {
     this.#waiting = [];
     this.#arrivals = [];
     this.#showings = [];
+    this.#leftOut = [];
     this.#missed = 0;
     this.#flooded = false;
     this.#began = performance.now();
@@ -93,6 +95,7 @@ export class Wall {
     this.#waiting.push(summary);
     if (this.#waiting.length <= WAITING) return;
     this.#waiting.splice(leastWanted(this.#waiting), 1);
+    this.#leftOut.push(performance.now());
     this.#flooded = true;
   }
 
@@ -105,7 +108,7 @@ export class Wall {
     this.#missed = 0;
     // One at least: a verdict is worth showing while its picture is still being waited for.
     const room = Math.max(Math.min(this.#columns() * 2, UNDER_WAY - picturesUnderWay()), 1);
-    const chosen = this.#flooded ? sample(this.#waiting, room) : this.#waiting.splice(0, room);
+    const chosen = this.#flooded ? this.#sample(room) : this.#waiting.splice(0, room);
     this.#flooded = false;
     for (const summary of chosen) {
       const element = this.#make(summary, true);
@@ -116,15 +119,15 @@ export class Wall {
     while (this.#tiles.size > this.capacity) this.#drop(this.element.lastElementChild);
   }
 
-  /** Images each second that arrived, and that were shown, of late. */
+  /** Images each second that arrived, and that were shown, of late; and whether some were left out. */
   pace() {
     const now = performance.now();
     const since = now - PACE_MS;
     const seconds = Math.min(Math.max(now - this.#began, 1000), PACE_MS) / 1000;
-    for (const times of [this.#arrivals, this.#showings]) {
+    for (const times of [this.#arrivals, this.#showings, this.#leftOut]) {
       times.splice(0, Math.max(times.findIndex((at) => at >= since), times.at(-1) < since ? times.length : 0));
     }
-    return { settled: now - this.#began >= PACE_MS / 2, arrived: this.#arrivals.length / seconds, shown: this.#showings.length / seconds };
+    return { settled: now - this.#began >= PACE_MS / 2, sampled: this.#leftOut.length > 0, arrived: this.#arrivals.length / seconds, shown: this.#showings.length / seconds };
   }
 
   #columns() {
@@ -153,6 +156,16 @@ export class Wall {
     element.replaceWith(anew);
   }
 
+  /** Up to `count` of those that wait, the newest, but stricter verdicts first as up to half of them. */
+  #sample(count) {
+    const strict = this.#waiting.filter((one) => STRICTNESS[one.verdict]).slice(-Math.ceil(count / 2));
+    const places = count - strict.length;
+    const rest = places ? this.#waiting.filter((one) => !strict.includes(one)).slice(-places) : [];
+    const chosen = this.#waiting.filter((one) => strict.includes(one) || rest.includes(one));
+    this.#waiting = [];
+    return chosen;
+  }
+
   #point(event) {
     const pointed = event.type === "pointerover" && event.pointerType !== "touch" && event.target.closest(".tile") !== null;
     if (pointed === this.#pointed) return;
@@ -166,13 +179,4 @@ export class Wall {
 function leastWanted(waiting) {
   const strictness = waiting.map((one) => STRICTNESS[one.verdict] ?? 0);
   return strictness.indexOf(Math.min(...strictness));
-}
-
-/** Takes `count` out of `waiting`: the newest, but of the stricter verdicts first, at most half of them. */
-function sample(waiting, count) {
-  const strict = waiting.filter((one) => STRICTNESS[one.verdict]).slice(-Math.ceil(count / 2));
-  const rest = waiting.filter((one) => !strict.includes(one)).slice(-(count - strict.length));
-  const chosen = waiting.filter((one) => strict.includes(one) || rest.includes(one));
-  waiting.length = 0;
-  return chosen;
 }
