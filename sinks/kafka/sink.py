@@ -57,11 +57,11 @@ class KafkaSink(Sink):
         self._settings = settings
         self._producer: AIOKafkaProducer | None = producer
         self._producer_is_ours = producer is None
+        self._starting = asyncio.Lock()
         self._encoder = msgspec.json.Encoder()
 
     async def open(self) -> None:
-        if self._producer is None:
-            self._producer = await self._start_producer()
+        await self._ready_producer()
 
     async def write(self, frames: Sequence[Frame]) -> None:
         """Produce every record about `frames`; return when the brokers have acknowledged all.
@@ -203,9 +203,11 @@ class KafkaSink(Sink):
         raise raised[0][0] from raised[0][1]
 
     async def _ready_producer(self) -> AIOKafkaProducer:
-        if self._producer is None:
-            self._producer = await self._start_producer()
-        return self._producer
+        # Several writes may come at once, each of which would start one and leave it running.
+        async with self._starting:
+            if self._producer is None:
+                self._producer = await self._start_producer()
+            return self._producer
 
     async def _give_up(self, producer: AIOKafkaProducer) -> None:
         if self._producer_is_ours:
