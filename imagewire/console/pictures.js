@@ -15,6 +15,8 @@ const KEPT = 400;
 const KEPT_MS = 60_000;
 const TRIES = 3;
 const LONGEST_WAIT_S = 5;
+const STORED_AFTER_TRIES = 5;
+const STORED_AFTER_MS = 1500;
 const KEPT_UP_TO_BYTES = 100_000;
 
 const waiting = [];
@@ -97,7 +99,7 @@ const observer = new IntersectionObserver((entries) => {
 /**
  * A place that shows the picture once it is in sight, and in words why not where it cannot be had.
  *
- * Options: `what`, `query`, `signal`, `first` as above; `alt`; `onshown(image)`; `onfailed(problem)`.
+ * Options: `what`, `query`, `signal`, `first` as above (and with `first` it may not be stored yet); `alt`; `onshown(image)`; `onfailed(problem)`.
  */
 export function picture(id, options = {}) {
   const place = h("span", { class: "picture" }, skeleton({ height: "100%" }));
@@ -110,7 +112,7 @@ export function picture(id, options = {}) {
 /** The same in an element that exists; what it shows stays until the new picture is there. */
 export async function showIn(place, id, { alt = "", onshown, onfailed, ...options } = {}) {
   try {
-    const image = await decodedImage(await pictureBlob(id, options), alt);
+    const image = await decodedImage(await storedPicture(id, options), alt);
     if (options.signal?.aborted) return;
     fill(place, image);
     onshown?.(image);
@@ -118,6 +120,19 @@ export async function showIn(place, id, { alt = "", onshown, onfailed, ...option
     if (options.signal?.aborted) return;
     fill(place, h("span", { class: "picture-missing" }, icon("hidden"), h("span", {}, shortReason(problem))));
     onfailed?.(problem);
+  }
+}
+
+/** A verdict is out before its image is stored: of what has just arrived, "no such image" means not yet. */
+async function storedPicture(id, options) {
+  for (let tries = 1; ; tries += 1) {
+    try {
+      return await pictureBlob(id, options);
+    } catch (problem) {
+      if (!options.first || problem.status !== 404 || tries === STORED_AFTER_TRIES) throw problem;
+    }
+    await new Promise((resolve) => { setTimeout(resolve, STORED_AFTER_MS); });
+    options.signal?.throwIfAborted();
   }
 }
 
