@@ -339,7 +339,8 @@ def test_every_setting_is_described_on_the_page() -> None:
     page = settings_page()
     for setting in describe_settings(load_settings()):
         assert setting.description, setting.key
-        # These two are tables with sections of their own.
-        own_section = setting.key in ("operators", "webhooks")
+        # These are tables with sections of their own.
+        own_section = setting.key in ("operators", "webhooks", "api.keys")
         assert own_section or f"`{setting.key.split('.')[-1]}`" in page
     assert "## `[[webhooks]]`" in page
+    assert "## `[[api.keys]]`" in page
