@@ -92,7 +92,7 @@ export function reviewOne(place, { filters, onwaiting, signal }) {
     fill(place, h("section", { class: "card" }, skipped.size
       ? empty({ icon: "review", title: "Only what you put off is left", detail: `You left ${skipped.size} for later.`,
         actions: [button({ text: "Look at them now", kind: "primary", onclick: () => { skipped.clear(); start(); } }), undo] })
-      : empty({ icon: "check", title: "Nothing waits", detail: "Every image that asked for a person has a decision. New ones appear here as they come.",
+      : empty({ icon: "check", title: "Nothing waits", detail: "Every image that asked for a person has a decision, or is with somebody else.",
         actions: [button({ text: "Look again", icon: "refresh", onclick: start }), undo] })));
   }
 
