@@ -1,1 +1,1 @@
-"""One file for each kind of question. Each has a `router`, which the application finds by itself."""
+"""One file for each kind of question; the application finds the `router` of each by itself."""
