@@ -195,10 +195,11 @@ class Stack:
         try:
             return await self._start_api(settings.host)
         except ProcessError:
-            # Between the choice of a port and its use another program may have taken it; only then
-            # is it worth another try, with another port.
-            if self._ports.api is not None or is_free(self.directory.identity.ports["api"]):
+            # Between the choice of a port and its use another program may have taken it: then
+            # another is chosen, unless it was asked for. Else once more, as after any death.
+            if self._ports.api is not None and not is_free(self._ports.api):
                 raise
+            self._report("api: starting once more")
             return await self._start_api(settings.host)
 
     async def _start_api(self, host: str) -> ManagedProcess:
