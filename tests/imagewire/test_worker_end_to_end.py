@@ -19,13 +19,11 @@ import pytest
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 from running_up import RunningUp, Story, until
-from shared_broker import BOTH
 
 from imagewire.embedding_of_photo import embedding_of_photo
 from imagewire.publishing import Publication
 from sinks.qdrant.reader import VectorReader
 
-BROKERS = BOTH
 pytestmark = [pytest.mark.xdist_group("end-to-end"), pytest.mark.timeout(600)]
 
 
