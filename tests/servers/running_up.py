@@ -51,8 +51,9 @@ class RunningUp:
     process: subprocess.Popen[bytes] | None = None
 
     def start(self, seconds: float = 240.0) -> None:
-        """Start it and wait until its worker takes images."""
+        """Start it and wait until its worker takes images and everything has been printed."""
         self.output.parent.mkdir(parents=True, exist_ok=True)
+        before = self.output.stat().st_size if self.output.exists() else 0
         with self.output.open("ab") as output:
             self.process = process = subprocess.Popen(
                 [
@@ -68,8 +69,11 @@ class RunningUp:
         def ready() -> bool:
             if process.poll() is not None:
                 raise AssertionError(f"up ended with {process.poll()}:\n{self.output.read_text()}")
-            record = find_running(self.directory)
-            return record is not None and record.worker_http_port is not None
+            # The last line of what `up` prints, once the API answers as well.
+            printed = self.output.read_bytes()[before:]
+            return (
+                b"Ctrl-C stops everything" in printed and find_running(self.directory) is not None
+            )
 
         until("the stack runs", ready, seconds)
 
