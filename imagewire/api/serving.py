@@ -82,7 +82,7 @@ async def _tell(server: uvicorn.Server, listening: Callable[[], None]) -> None:
 
 
 def _bound(host: str, port: int) -> socket.socket:
-    """A socket bound to the address, so that port 0 is known and a taken one is told in words."""
+    """A socket that listens there, so that port 0 is known and a taken port is told in words."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -93,6 +93,8 @@ def _bound(host: str, port: int) -> socket.socket:
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)
+        # Two that are only bound may have the same port; once one listens, all others are told.
+        bound.listen()
     except OSError as error:
         bound.close()
         raise ConfigurationError(
