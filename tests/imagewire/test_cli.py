@@ -140,7 +140,7 @@ def test_what_cannot_be_done_is_explained_and_exits_with_1(
     [
         (["--broker", "redpanda"], "", "none of: apache, tansu, auto, HOST:PORT"),
         (["--broker", "localhost:99999"], "", "99999 is no port"),
-        (["--http-port", "0"], "", "--http-port 0 is no port"),
+        (["--http-port", "-1"], "", "--http-port -1 is no port"),
         (["--broker-port", "21111", "--qdrant-port", "21111"], "", "--broker-port and --qdrant-"),
         ([], '[policy]\nfile = "/nowhere/p.toml"', "/nowhere/p.toml: the policy cannot be read"),
         ([], '[models]\ncatalogs = ["/nowhere/m.toml"]', "'/nowhere/m.toml' cannot be read"),
