@@ -254,6 +254,8 @@ class Stack:
                 if self._file_roots
                 else {}
             ),
+            # It keeps a held fetch to its end even when a record comes.
+            **({"IMAGEWIRE_STREAM__FETCH_MAX_WAIT": "0.02"} if self.broker.name == "tansu" else {}),
         }
 
     @property
