@@ -41,7 +41,7 @@ def search(
     from imagewire.cli.outcome import EXIT_FAILED, CommandError, UsageError
     from imagewire.cli.terminal import print_json, print_note
     from imagewire.connection import find_connection
-    from imagewire.embedding_of_photo import UnusablePhotoError, embedding_of_photo
+    from imagewire.one_picture import UnusablePictureError, embedding_of
     from imagewire.reachability import reaching
     from sinks.qdrant.reader import ImageNotFoundError, VectorReader
 
@@ -60,9 +60,10 @@ def search(
     try:
         with reaching(connection, "Qdrant"):
             if photo is not None:
-                query = {"vector": embedding_of_photo(photo, settings).vector}
+                # It is the user's own, so there is nothing to contain.
+                query = {"vector": embedding_of(photo, settings, "thread")[0].vector}
             found = asyncio.run(find())
-    except UnusablePhotoError as error:
+    except UnusablePictureError as error:
         raise CommandError(str(error)) from error
     except ImageNotFoundError as error:
         raise CommandError(str(error)) from error
