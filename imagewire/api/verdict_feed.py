@@ -245,11 +245,10 @@ class VerdictFeed:
         # Another process of the API, which the reader comes from, may have been told more by now.
         ends = await self._tail.ends()
         never = {place for place, offset in ahead.items() if offset > ends.get(place, 0)}
+        wanted = {place: ahead[place] for place in ahead.keys() - never}
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_STUCK_SECONDS):
-                while any(
-                    self._tail.positions[each] < ahead[each] for each in ahead.keys() - never
-                ):
+                while not _reached(self._tail.positions, wanted):  # noqa: ASYNC110 - no event
                     await asyncio.sleep(0.02)
         return {
             partition: offset
@@ -283,6 +282,10 @@ class VerdictFeed:
         if told is not None:
             for reader in self._readers:
                 reader.take(told)
+
+
+def _reached(positions: Mapping[TopicPartition, int], wanted: Mapping[TopicPartition, int]) -> bool:
+    return all(positions[place] >= offset for place, offset in wanted.items())
 
 
 async def _piece(
