@@ -235,7 +235,7 @@ def _load(file: Path | None, config: Path | None) -> Policy:
     from operators.policy import Policy
 
     settings = load_settings(config).settings.policy
-    return Policy.load(file or settings.file, settings.calibrations)
+    return Policy.load(file or settings.file, settings.calibration_files())
 
 
 def _rule_fields(rule: Any) -> dict[str, Any]:
