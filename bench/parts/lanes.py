@@ -188,10 +188,11 @@ def figures(repeats: Sequence[Repeat]) -> list[Figure]:
 
 def _text(repeats: Sequence[Repeat]) -> str:
     def row(what: str, latencies: Callable[[Repeat], list[float]]) -> str:
-        percentiles = (
-            f"{statistics.median(_percentile(latencies(each), percent) for each in repeats) * 1e3:.0f}"
+        medians = (
+            statistics.median(_percentile(latencies(repeat), percent) for repeat in repeats)
             for percent in (50, 95, 99)
         )
+        percentiles = (f"{seconds * 1000:.0f}" for seconds in medians)
         images = sum(len(latencies(repeat)) for repeat in repeats)
         return f"| {what} | {' | '.join(percentiles)} | {images} |\n"
 
