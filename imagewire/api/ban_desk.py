@@ -15,7 +15,9 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from aiokafka import AIOKafkaProducer
+from numpy.typing import NDArray
 
 from imagewire.settings import Settings
 from operators.ban_records import (
@@ -41,7 +43,7 @@ ORDER BY version DESC LIMIT 1 BY image_id
 """
 
 Ask = Callable[..., Awaitable[list[dict[str, Any]]]]
-VectorsOf = Callable[[str, Sequence[str]], Awaitable[Mapping[str, Sequence[float]]]]
+VectorsOf = Callable[[str, Sequence[str]], Awaitable[Mapping[str, NDArray[np.float32]]]]
 """The stored vectors of images, by embedder and ids."""
 
 
@@ -214,7 +216,7 @@ class BanDesk:
                 content = rows[image_id]["content_id"]
                 # Copies of one picture are one exemplar.
                 made[content] = BannedExemplar(
-                    hash=content, model=model, vector=packed(vector), **about
+                    hash=content, model=model, vector=packed(vector.tolist()), **about
                 )
         return list(made.values()), known
 
