@@ -12,6 +12,19 @@ from ten_thousand import image_id
 
 from imagewire.settings import Settings
 
+_MANY_WHILE_PAUSED = """async () => {
+  const { Wall } = await import("./views/live_wall.js");
+  const wall = new Wall({ signal: new AbortController().signal, onchange: () => {} });
+  wall.fillWith([]);
+  wall.paused = true;
+  for (let number = 0; number < 20000; number += 1) {
+    const verdict = number % 9 ? "allow" : "block";
+    wall.offer({ image_id: `image-${number}`, feed: "gate", verdict });
+    if (number % 5000 === 0) wall.step();
+  }
+  return { kept: wall.kept, waiting: wall.waiting, tiles: wall.size };
+}"""
+
 
 @pytest.mark.kafka
 def test_a_picture_is_on_the_wall_soon_after_its_verdict(
@@ -72,6 +85,8 @@ def test_a_paused_wall_stands_still_and_says_how_many_wait(
     assert page.locator(f'.tile[data-id="{image_id(6001)}"]').count() == 0
     page.get_by_role("button", name="Pause").click()
     expect(page.locator(f'.tile[data-id="{image_id(6001)}"]')).to_be_visible()
+    # Nor does it keep more the longer it stands still.
+    assert page.evaluate(_MANY_WHILE_PAUSED) == {"kept": 24, "waiting": 20_000, "tiles": 0}
 
 
 def test_the_wall_is_filtered_and_the_address_keeps_the_filter(console: Watched) -> None:

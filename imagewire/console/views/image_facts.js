@@ -2,6 +2,7 @@
 
 import { button } from "../components/controls.js";
 import { copyButton, download } from "../components/copy.js";
+import { long } from "../components/long.js";
 import { facts } from "../components/table.js";
 import { badge } from "../components/verdict.js";
 import { h } from "../dom.js";
@@ -15,7 +16,7 @@ export function historyCard(history) {
         h("div", { class: "row" }, badge(one.verdict), h("span", {}, decider(one)),
           h("time", { class: "soft small figures push", datetime: one.time }, time(one.time))),
         (one.rules ?? []).length > 0 && h("p", { class: "small" }, "Rules: ", one.rules.map((rule) => rule.rule ?? rule).join(", ")),
-        one.reason && h("p", { class: "small" }, `“${one.reason}”`),
+        one.reason && h("p", { class: "small" }, long(`“${one.reason}”`)),
         one.policy && h("p", { class: "soft small" }, "Policy ", h("code", {}, one.policy)))))));
 }
 
@@ -23,7 +24,7 @@ export function metadataCard(metadata) {
   const pairs = Object.entries(metadata ?? {});
   return h("section", { class: "card" }, h("header", {}, h("h2", {}, "Metadata of the producer")),
     h("div", { class: "card-body" }, pairs.length === 0 ? h("p", { class: "soft" }, "None was sent.")
-      : facts(pairs.map(([name, value]) => [name, typeof value === "object" ? h("code", {}, JSON.stringify(value)) : String(value)]))));
+      : facts(pairs.map(([name, value]) => [name, typeof value === "object" ? h("code", {}, long(JSON.stringify(value))) : long(value)]))));
 }
 
 export function factsCard(image, findings) {
