@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 import pytest
 
+from imagewire.api import image_queries
 from sinks.kafka.records import findings_record
 
 pytestmark = [pytest.mark.xdist_group("api-reading"), pytest.mark.timeout(300)]
@@ -156,6 +157,22 @@ def test_feeds_count_their_images_and_verdicts_in_force(library: Any) -> None:
     assert feeds["wall"]["review"] == 13
     assert (feeds["gate"]["images"], feeds["gate"]["block"], feeds["gate"]["review"]) == (10, 2, 1)
     assert feeds["secret"]["last_event_time"].endswith("Z")
+
+
+def test_beyond_what_is_counted_feeds_tell_what_the_stored_sums_say(
+    library: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Repeats that are not merged yet count; decisions of people are in it."""
+    counted = {each["feed"]: each for each in library.get("/v1/feeds").json()["feeds"]}
+    monkeypatch.setattr(image_queries, "MOST_COUNTED", 0)
+    summed = {each["feed"]: each for each in library.get("/v1/feeds").json()["feeds"]}
+    assert summed.keys() == counted.keys()
+    for feed, totals in counted.items():
+        assert summed[feed]["last_event_time"] == totals["last_event_time"]
+    assert summed["gate"] == counted["gate"] and summed["secret"] == counted["secret"]
+    assert 130 <= summed["wall"]["images"] <= 150
+    assert 13 <= summed["wall"]["review"] <= 15
+    assert [each["feed"] for each in library.get("/v1/feeds", "gate").json()["feeds"]] == ["gate"]
 
 
 @pytest.mark.parametrize(
