@@ -5,7 +5,7 @@ import { copyButton, download } from "../components/copy.js";
 import { long } from "../components/long.js";
 import { facts } from "../components/table.js";
 import { badge } from "../components/verdict.js";
-import { h } from "../dom.js";
+import { append, h } from "../dom.js";
 import { bytes, milliseconds, time, whole } from "../format.js";
 
 export function historyCard(history) {
@@ -60,11 +60,16 @@ function longId(id) {
   return id ? h("span", { class: "with-copy" }, h("code", { title: id }, id.length > 24 ? `${id.slice(0, 24)}…` : id), copyButton(id)) : null;
 }
 
+/** Written out when it is unfolded: with thousands of findings it is long, and mostly nobody looks. */
 export function jsonCard(known) {
-  const text = JSON.stringify(known, null, 2);
-  return h("details", { class: "card json" }, h("summary", {}, h("h2", {}, "JSON")),
-    h("div", { class: "card-body stack" },
+  const body = h("div", { class: "card-body stack" });
+  function show() {
+    if (body.firstChild) return;
+    const text = JSON.stringify(known, null, 2);
+    append(body,
       h("div", { class: "row" }, copyButton(text, "Copy the JSON"),
         button({ text: "Download", icon: "down", small: true, onclick: () => download(text, `${known.image.image_id}.json`) })),
-      h("pre", { tabindex: 0, "aria-label": "JSON of this image" }, text)));
+      h("pre", { tabindex: 0, role: "group", "aria-label": "JSON of this image" }, text));
+  }
+  return h("details", { class: "card json", ontoggle: show }, h("summary", {}, h("h2", {}, "JSON")), body);
 }
