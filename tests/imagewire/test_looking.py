@@ -19,7 +19,7 @@ def settings(catalog: Path, **embedding: Any) -> Settings:
     return Settings(
         models={"catalogs": [str(catalog)], "precision": "fp32"},
         operators={"embedding": {"model": "colours"} | embedding},
-    )  # type: ignore[arg-type]
+    )
 
 
 def picture(colour: str) -> bytes:
