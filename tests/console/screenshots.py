@@ -200,13 +200,18 @@ def _shots(address: str, every: bool) -> list[Shot]:
 def _photograph(address: str, folder: Path, program: str, every: bool) -> None:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        for shot in _shots(address, every):
-            _take(browser, address, shot, folder)
-            print(folder / f"console-{shot.name}.png", flush=True)
+        shots = _shots(address, every)
+        # Lag is drawn from what a page has seen itself, so these are opened first and taken last.
+        live = [(shot, _open(browser, address, shot)) for shot in shots if shot.view == "live"]
+        for shot in shots:
+            if shot.view != "live":
+                _take(_open(browser, address, shot), shot, folder)
+        for shot, page in live:
+            _take(page, shot, folder)
         browser.close()
 
 
-def _take(browser: Browser, address: str, shot: Shot, folder: Path) -> None:
+def _open(browser: Browser, address: str, shot: Shot) -> Page:
     context = browser.new_context(
         viewport=_PHONE if shot.phone else _DESK,  # type: ignore[arg-type]
         color_scheme="dark" if shot.dark else "light",
@@ -218,6 +223,11 @@ def _take(browser: Browser, address: str, shot: Shot, folder: Path) -> None:
     context.set_default_timeout(_PATIENCE_MS)
     page = context.new_page()
     page.goto(f"{address}/#/{shot.view}")
+    return page
+
+
+def _take(page: Page, shot: Shot, folder: Path) -> None:
+    page.bring_to_front()
     _act(page, shot)
     for _ in range(_TRIES):
         page.wait_for_function(_WHOLE, timeout=_PATIENCE_MS)
@@ -229,8 +239,10 @@ def _take(browser: Browser, address: str, shot: Shot, folder: Path) -> None:
         raise RuntimeError(f"console-{shot.name}: pictures do not come as quickly as images do")
     page.evaluate("for (const image of document.images) image.style.visibility = 'hidden'")
     plain = page.screenshot()
-    with_palette(photo, plain).save(folder / f"console-{shot.name}.png", optimize=True)
-    context.close()
+    file = folder / f"console-{shot.name}.png"
+    with_palette(photo, plain).save(file, optimize=True)
+    print(file, flush=True)
+    page.context.close()
 
 
 def _act(page: Page, shot: Shot) -> None:
@@ -245,8 +257,6 @@ def _act(page: Page, shot: Shot) -> None:
         page.get_by_text("Following").wait_for()
         page.locator(".tile img").first.wait_for()
         page.locator(".trends .line").first.wait_for(state="attached")
-        page.get_by_text("images/s", exact=False).first.wait_for()
-        page.wait_for_timeout(12_000)  # lag is drawn from what the page itself has seen
     elif shot.view.startswith("search?mode=duplicates"):
         page.get_by_role("button", name="Find").click()
         page.locator(".tile").first.wait_for()
