@@ -118,7 +118,7 @@ async def forget(
         totals: dict[tuple[str, str], int] = {}
         for look in range(1 if dry_run else _LOOKS):
             news, errors = 0, []
-            for part in _parts(selection, found):
+            for part in _parts(selection, found, counted=dry_run):
                 for each in await _stores(settings, part, dry_run=dry_run):
                     if each.error is None:
                         key = (each.store, each.place)
@@ -202,12 +202,16 @@ async def _pages(
         after = ids[-1]
 
 
-def _parts(selection: Selection, found: IdsOnDisk) -> Iterator[Selection]:
+def _parts(selection: Selection, found: IdsOnDisk, *, counted: bool) -> Iterator[Selection]:
     """What is to be erased, in parts that fit into memory: first by content and feed, which is one
-    step however many images there are, then what is left of the images by their ids."""
+    step however many images there are, then what is left of the images by their ids.
+
+    Args:
+        counted: nothing is erased in between, so what the first step counted is left out.
+    """
     yield selection
     for ids in found.pages():
-        yield Selection(ids)
+        yield Selection(ids, without=selection.content_ids if counted else ())
 
 
 async def lift(settings: Settings, selection: Selection) -> int:
@@ -233,7 +237,8 @@ async def _stores(settings: Settings, selection: Selection, *, dry_run: bool) ->
         try:
             async with VectorEraser(settings.qdrant) as vectors:
                 act = vectors.count if dry_run else vectors.erase
-                points = await act(selection.image_ids, selection.content_ids, selection.feeds)
+                ids, contents = selection.image_ids, selection.content_ids
+                points = await act(ids, contents, selection.feeds, selection.without)
             found += [Erased("qdrant", name, count) for name, count in points.items()]
         except SinkError as error:
             found.append(Erased("qdrant", settings.qdrant.collection, 0, str(error)))

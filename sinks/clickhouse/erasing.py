@@ -35,11 +35,16 @@ ORDER BY table
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The images that are meant: those with these ids, these contents, or of these feeds."""
+    """The images that are meant: those with these ids, these contents, or of these feeds.
+
+    Attributes:
+        without: contents of images that are left out of `image_ids`, as they were counted before.
+    """
 
     image_ids: Sequence[str] = ()
     content_ids: Sequence[str] = ()
     feeds: Sequence[str] = ()
+    without: Sequence[str] = ()
 
     def conditions(self, columns: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
         """SQL conditions, with their parameters, for a table with these columns."""
@@ -52,8 +57,12 @@ class Selection:
             if column not in columns:
                 continue
             for begin in range(0, len(values), _AT_ONCE):
-                chosen = list(values[begin : begin + _AT_ONCE])
-                found.append((f"{column} IN {{names:Array(String)}}", {"names": chosen}))
+                condition = f"{column} IN {{names:Array(String)}}"
+                parameters = {"names": list(values[begin : begin + _AT_ONCE])}
+                if self.without and column == "image_id" and "content_id" in columns:
+                    condition += " AND content_id NOT IN {without:Array(String)}"
+                    parameters["without"] = list(self.without)
+                found.append((condition, parameters))
         return found
 
 

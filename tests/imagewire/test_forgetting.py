@@ -169,6 +169,10 @@ async def test_a_content_takes_every_image_that_has_it(
 ) -> None:
     # There may be millions of them: they are gone through some at a time.
     monkeypatch.setattr(forgetting, "AT_ONCE", 1)
+    assert await place.command("--content", CONTENT, "--json", "--dry-run") == 0
+    plan = json.loads(capsys.readouterr().out)
+    counts = {each["store"]: each["count"] for each in plan["erased"] if each["count"]}
+    assert counts == {"clickhouse": 2, "qdrant": 2}, "each is counted once"
     assert await place.command("--content", CONTENT, "--json") == 0
     report = json.loads(capsys.readouterr().out)
     assert (report["images"], report["image_ids"]) == (2, ["a", "b"])
