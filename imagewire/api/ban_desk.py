@@ -19,6 +19,7 @@ import numpy as np
 from aiokafka import AIOKafkaProducer
 from numpy.typing import NDArray
 
+from imagewire.api.waiting import turn_of
 from imagewire.settings import Settings
 from operators.ban_records import (
     Banlist,
@@ -86,7 +87,7 @@ class BanDesk:
             TransientSinkError
         """
         topic = await self._topic()
-        async with self._turn:
+        async with turn_of(self._turn, "Kafka"):
             if self._known is not None and time.monotonic() < self._known[0]:
                 return self._known[1]
             keys = await topic.standing()
@@ -111,7 +112,7 @@ class BanDesk:
         """
         await self.list_named(name)
         topic = await self._topic()
-        async with self._turn:
+        async with turn_of(self._turn, "Kafka"):
             keys = await topic.standing(
                 lambda key: (
                     key.list == name
@@ -156,7 +157,7 @@ class BanDesk:
             TransientSinkError
         """
         topic = await self._topic()
-        async with self._turn:
+        async with turn_of(self._turn, "Kafka"):
             keys = await topic.standing(
                 lambda key: (
                     key.list == name
@@ -261,7 +262,7 @@ class BanDesk:
     async def _topic(self) -> Bans:
         from imagewire.bans import Bans
 
-        async with self._turn:
+        async with turn_of(self._turn, "Kafka"):
             if self._bans is None:
                 await ensure_topics(self._settings.kafka)
                 self._bans = Bans(self._settings.kafka, await self._producer())
