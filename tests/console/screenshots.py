@@ -95,7 +95,7 @@ def main() -> int:
         )
         try:
             stack.start(1800)
-            address = f"http://127.0.0.1:{stack.api_port}"
+            address = _address_of(stack)
             with Flow(stack, address, photos) as flow:
                 until(
                     f"{options.images} images", lambda: stored(address) >= options.images, 3600, 2
@@ -292,6 +292,11 @@ def _image_of(address: str, name: str, **query: str) -> str:
         return next((str(one["image_id"]) for one in images if one["image_id"][:-5] == name), "")
 
     return until(f"an image of {name}", look, 900, 2)
+
+
+def _address_of(stack: RunningUp) -> str:
+    lines = stack.output.read_text().splitlines()
+    return next(line.split()[1] for line in lines if line.startswith("console ")).rstrip("/")
 
 
 if __name__ == "__main__":
