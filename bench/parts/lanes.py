@@ -19,13 +19,17 @@ from pathlib import Path
 import numpy as np
 
 from bench.figures import Figure, Options, Report, figure
-from bench.parts.latency import SETTINGS, SIZES, WARM_UP
+from bench.parts.latency import SETTINGS, SIZES
 from bench.parts.latency.line import Line, Load, Seen
 from bench.photos import Photos, load_photos
 from bench.rates import steady_rate
 from bench.testbed import BenchError, Route, RunningWorker, Testbed, reference
 
 BACKLOG = 10_000
+"""Images at least; more where the device would be through with them too soon."""
+WARM_UP = 3.0
+"""Seconds at the beginning of each load whose images do not count. While no live image came, bulk
+had whole batches, and the first live ones wait for those."""
 FRACTION = 0.1
 """Of the capacity: what comes live while the service is idle otherwise."""
 _UNDER_WAY_WITHIN = 120.0
@@ -124,9 +128,10 @@ async def _repeat(
         options.report(f"alone: p99 {_percentile(idle, 99) * 1000:.0f} ms")
 
         before = await worker.finished()
+        length = max(BACKLOG, round(2 * capacity * load.seconds))
         records = (
             reference(f"bulk-{each}", backlog[each % len(backlog)].as_uri())
-            for each in range(BACKLOG)
+            for each in range(length)
         )
         await bed.fill(route.bulk, records)
         await worker.wait_until_finished(before + plan.under_way, within=_UNDER_WAY_WITHIN)
@@ -136,9 +141,9 @@ async def _repeat(
             f"beside the backlog: p99 {_percentile(busy, 99) * 1000:.0f} ms, "
             f"{bulk:.1f} bulk images/s"
         )
-        if await worker.finished() - before >= BACKLOG:
+        if await worker.finished() - before >= length:
             raise BenchError(
-                f"the {BACKLOG} bulk images were done before the live ones: this machine needs a "
+                f"the {length} bulk images were done before the live ones: this machine needs a "
                 "longer backlog (bench.parts.lanes.BACKLOG)"
             )
     return Repeat(capacity, idle, busy, bulk)
@@ -201,10 +206,10 @@ def _text(repeats: Sequence[Repeat]) -> str:
     return (
         "Photos of 640 x 480 from disk on `images`, a Poisson process at a tenth of the capacity "
         f"({capacity:.1f} images/s, measured at the beginning of each repeat), the default models "
-        "without reading text, every sink on. The same arrivals come twice: alone, and while "
-        f"{BACKLOG:,} images wait on `images.bulk`, of which the worker does {bulk:.1f} a second "
-        "beside the live ones. A latency is the time from the image's Kafka timestamp to its "
-        "verdict's.\n\n"
+        "without reading text, every sink on. The same arrivals come twice: alone, and while at "
+        f"least {BACKLOG:,} images wait on `images.bulk`, of which the worker does {bulk:.1f} a "
+        "second beside the live ones. A latency is the time from the image's Kafka timestamp to "
+        "its verdict's.\n\n"
         "| live images | p50 ms | p95 ms | p99 ms | images |\n"
         "|---|--:|--:|--:|--:|\n"
         + row("alone", lambda repeat: repeat.idle)
