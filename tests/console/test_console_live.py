@@ -51,7 +51,7 @@ def test_a_second_verdict_over_a_picture_changes_its_tile_and_adds_none(
     expect(page.get_by_text("Following")).to_be_visible()
     tile = page.locator(f'.tile[data-id="{image_id(1)}"]')
     expect(tile).to_contain_text("Allow")
-    publish(full_settings.kafka, [verdict(image_id(1), "review")])
+    publish(full_settings.kafka, [verdict(image_id(1), "review", "uploads")])
     expect(tile).to_contain_text("Review")
     expect(tile).to_have_count(1)
 
