@@ -22,6 +22,9 @@ sys.path.append(str(Path(__file__).parent / "servers"))
 from front_process import ClickHouseServer, QdrantServer, clickhouse_server, qdrant_server
 from shared_broker import SharedBroker, broker_at_hand, missing, shared_broker
 
+# A Kafka lives for minutes here: to compile it thoroughly took as long as all else that it did.
+os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1")
+
 LONGEST = {
     *("test_chaos_short.py", "test_text.py", "test_stream_on_brokers.py", "test_forgetting.py"),
     *("test_testbed.py", "test_embedded_broker.py", "test_intake.py", "test_decode_containment.py"),
