@@ -24,6 +24,9 @@ from shared_broker import SharedBroker, broker_at_hand, missing, shared_broker
 
 # A Kafka lives for minutes here: to compile it thoroughly took as long as all else that it did.
 os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1")
+# Networks run beside brokers, stores and each other: a thread that has the processor and turns in
+# circles until its neighbour gets one, as OpenMP's do, takes it from whoever had something to do.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 LONGEST = {
     *("test_chaos_short.py", "test_text.py", "test_stream_on_brokers.py", "test_forgetting.py"),
