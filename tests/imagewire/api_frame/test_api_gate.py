@@ -148,7 +148,7 @@ async def test_who_has_no_key_holds_no_place_by_sending_a_body_slowly() -> None:
         await asyncio.Event().wait()
 
     json = {"content-type": "application/json"}
-    async with asking(with_keys()) as client, asyncio.timeout(10):
+    async with asking(with_keys()) as client, asyncio.timeout(60):
         answer = await client.post("/v1/sql", content=never(), headers=json)
         problem_of(answer, 401, "key-needed")
         assert answer.headers["connection"] == "close"

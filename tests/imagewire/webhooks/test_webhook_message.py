@@ -84,7 +84,7 @@ async def test_one_that_hangs_drips_or_floods_costs_no_more_than_its_time(
     async with WebhookSender(settings_for(receiver, timeout=0.5)) as sender:
         for answer, outcome in ((hang, "again"), (drip, None), (flood, "delivered")):
             receiver.answer = answer
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 attempt = await sender.send("m", b"{}")
             assert outcome in (None, attempt.outcome)
 
