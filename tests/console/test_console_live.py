@@ -7,7 +7,7 @@ import re
 import pytest
 from arrivals import publish, verdict
 from pages import NARROW, Watched
-from playwright.sync_api import Route, expect
+from playwright.sync_api import expect
 from ten_thousand import image_id
 
 from imagewire.settings import Settings
@@ -147,39 +147,6 @@ def test_the_theme_is_chosen_and_kept(console: Watched) -> None:
     page.reload()
     expect(page.get_by_role("button", name="Theme: dark")).to_be_visible()
     assert page.evaluate("getComputedStyle(document.documentElement).colorScheme") == "dark"
-
-
-def test_a_key_is_asked_for_where_one_is_needed_and_lasts_as_long_as_the_tab(
-    console: Watched,
-) -> None:
-    keys: list[str] = []
-
-    def only_with_a_key(route: Route) -> None:
-        headers = route.request.headers
-        keys.append(headers.pop("authorization", ""))
-        if keys[-1] == "Bearer s3cret":
-            return route.continue_(headers=headers)
-        return route.fulfill(
-            status=401,
-            content_type="application/problem+json",
-            body='{"type": "urn:imagewire:problem:key-needed", "title": "A key is needed", '
-            '"status": 401, "detail": "send a key of api.keys", "instance": "42"}',
-        )
-
-    page = console.page
-    page.route("**/v1/**", only_with_a_key)
-    console.open("live")
-    dialog = page.get_by_role("dialog", name="API key")
-    expect(dialog).to_contain_text("send a key of api.keys")
-    dialog.get_by_label("Key").fill("s3cret")
-    page.keyboard.press("Enter")
-    expect(dialog).to_have_count(0)
-    expect(page.locator(".tile img").first).to_be_visible()
-    page.reload()
-    expect(page.locator(".tile img").first).to_be_visible()
-    assert "s3cret" not in page.url
-    assert page.evaluate("Object.keys(localStorage).length") == 0
-    console.errors.clear()  # the browser itself notes that answers were 401
 
 
 def test_a_store_that_does_not_answer_is_told_with_a_way_to_try_again(console: Watched) -> None:
