@@ -224,10 +224,12 @@ async def _fill(settings: Settings, frames: dict[str, Frame]) -> None:
         Decision(
             "bus", "withdraw", "ben", T0 + 61_000, "d-3", images["bus"].content_id, feed="gate"
         ),
+        # Of an image of another feed with the same id.
+        Decision("bus-small", "withdraw", "ann", T0 + 62_000, "d-4", feed="secret"),
     ]
     await store.store(
         [
-            (each, images[each.image_id], ("images.reviews", 0, number, each.decided_at_ms))
+            (each, images.get(each.image_id), ("images.reviews", 0, number, each.decided_at_ms))
             for number, each in enumerate(decisions)
         ]
     )

@@ -104,6 +104,18 @@ def test_history_tells_who_decided_to_reviewers_only(library: Any) -> None:
     assert [each["reviewer"] for each in history("reviewer")] == [None, "ben", "ben"]
 
 
+def test_history_tells_nothing_of_an_image_with_the_same_id_in_a_feed_of_others(
+    library: Any,
+) -> None:
+    def deciders(key: str, image_id: str) -> list[str]:
+        history = library.get(f"/v1/images/{image_id}", key).json()["history"]
+        return [each["by"] for each in history]
+
+    assert deciders("reader", "bus-small") == ["policy", "person"]
+    assert deciders("gate", "bus-small") == ["policy"]
+    assert deciders("gate", "zidane") == ["policy", "person"]
+
+
 def test_ids_of_any_text_are_addresses(library: Any) -> None:
     odd = next(image for image in library.frames if image.startswith("odd/"))
     found = library.get(f"/v1/images/{quote(odd, safe='')}")
