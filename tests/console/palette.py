@@ -23,18 +23,19 @@ def with_palette(photo: bytes, plain: bytes) -> Image.Image:
     """
     shown = Image.open(io.BytesIO(photo)).convert("RGB")
     bare = Image.open(io.BytesIO(plain)).convert("RGB")
-    counted = bare.getcolors(bare.width * bare.height) or []
-    own = [colour for _, colour in sorted(counted, reverse=True)[:_OWN]]
+    colours, counts = np.unique(_packed(np.asarray(bare)), return_counts=True)
+    own = [int(colour) for colour in colours[np.argsort(-counts)[:_OWN]]]
     rest = 256 - len(own)
     of_photos = (shown.quantize(rest).getpalette() or [])[: 3 * rest]
     palette = Image.new("P", (1, 1))
-    palette.putpalette([part for colour in own for part in colour] + of_photos)
+    parts = [part for colour in own for part in (colour >> 16, colour >> 8 & 255, colour & 255)]
+    palette.putpalette(parts + of_photos)
     found = shown.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG)
     # Pillow looks colours up coarsely, and spreads what it is wrong by over its neighbours.
     numbers = np.asarray(found).copy()
     packed = _packed(np.asarray(shown))
     for number, colour in enumerate(own):
-        numbers[packed == _packed(np.array(colour))] = number
+        numbers[packed == colour] = number
     exact = Image.fromarray(numbers, "P")
     exact.putpalette(found.getpalette() or [])
     return exact

@@ -139,7 +139,7 @@ class Flow:
             for _ in range(1 if self.slow.is_set() else 2):
                 number += 1
                 photos = self._photos
-                path = photos[number] if number < len(photos) else choice.choice(photos)
+                path = photos[number - 1] if number <= len(photos) else choice.choice(photos)
                 image_id = f"{path.stem}-{number:04}"
                 batch.append(Publication(image_id, choice.choice(_FEEDS), uri=path.as_uri()))
             self._stack.publish(batch)
