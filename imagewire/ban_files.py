@@ -27,7 +27,7 @@ SUFFIXES: Mapping[str, Format] = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
 }
-MOST_JSON_BYTES = 256 * 1024 * 1024
+MOST_JSON_CHARACTERS = 256 * 1024 * 1024
 """A JSON document is read as a whole."""
 _MOST_ROW_CHARACTERS = 64 * 1024
 
@@ -134,13 +134,15 @@ def _json_rows(
             except BanFileError as error:
                 yield number, error
         return
-    if path.stat().st_size > MOST_JSON_BYTES:
+    # Its size is not asked for: a pipe or a device has none, and may never end.
+    text = file.read(MOST_JSON_CHARACTERS + 1)
+    if len(text) > MOST_JSON_CHARACTERS:
         raise BanFileError(
-            f"{path} is larger than {MOST_JSON_BYTES} bytes, and JSON is read as a whole; use "
-            "JSON Lines: jq -c '.[]' FILE.json > FILE.jsonl"
+            f"{path} has more than {MOST_JSON_CHARACTERS} characters, and JSON is read as a whole; "
+            "use JSON Lines: jq -c '.[]' FILE.json > FILE.jsonl"
         )
     try:
-        document = _decoded(file.read())
+        document = _decoded(text)
     except BanFileError as error:
         raise BanFileError(f"{path}: {error}") from error
     if isinstance(document, dict):

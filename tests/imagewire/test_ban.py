@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from aiokafka import AIOKafkaProducer
 
+from imagewire import ban_files
 from imagewire.ban_files import BanFileError, UnsupportedKindError, read_rows
 from imagewire.cli import run
 from operators.ban_records import BannedHash, BanRecord, HashKind
@@ -128,6 +129,15 @@ def test_one_line_without_use_leaves_the_others_of_its_file(tmp_path: Path) -> N
     assert (good.hash, last.hash) == (A, B)  # type: ignore[union-attr]
     assert isinstance(bad, BanFileError)
     assert "rows.jsonl, row 2: no JSON" in str(bad)
+
+
+def test_a_document_that_never_ends_is_read_up_to_the_largest_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ban_files, "MOST_JSON_CHARACTERS", 4_096)
+    (tmp_path / "zero.json").symlink_to("/dev/zero")
+    with pytest.raises(BanFileError, match="more than 4096 characters"):
+        list(read_rows(tmp_path / "zero.json", "terror"))
 
 
 def test_lines_without_anything_before_the_heading_are_passed_over(tmp_path: Path) -> None:
