@@ -6,6 +6,9 @@ BIN := $(VENV)/bin
 LOCK := requirements.lock
 # Tests share the machine with the engines that they start; more workers than cores only wait.
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
+# Dozens of processes import torch and the rest: each would compile all of it anew, a second and more,
+# where the environment forbids to keep what was compiled. It is kept beside the sources, out of git.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test fuzz lint format schemas lock clean help bench bench-check bench-gpu bench-smoke chaos soak audit screenshots
 

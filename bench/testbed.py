@@ -372,26 +372,6 @@ class Testbed:
         return found[skip : skip + count]
 
 
-def steady_rate(times: Sequence[float], warm_up: int) -> float:
-    """Images a second, from the verdict after the first `warm_up` of them to the last.
-
-    Verdicts of one batch come together, so counting begins behind the batch in which the warm-up
-    ends.
-
-    Args:
-        times: of the verdicts, ascending.
-
-    Raises:
-        ValueError: nothing is left after the warm-up.
-    """
-    # Verdicts within a hundredth of a second are one batch's.
-    began = max(at for at in times[warm_up:] if at <= times[warm_up] + 0.01)
-    counted = [at for at in times if at > began]
-    if not counted:
-        raise ValueError(f"{len(times)} verdicts with a warm-up of {warm_up} are too few to time")
-    return len(counted) / (counted[-1] - began)
-
-
 async def _healthy(port: int) -> bool:
     # Loading certificates that nobody needs would take 30 ms of processor time, 20 times a second.
     async with httpx.AsyncClient(trust_env=False, verify=False, timeout=2.0) as client:

@@ -6,14 +6,16 @@ cannot be used changes nothing but `/healthz`, the log and a metric: the old one
 since no policy and half a policy are both worse.
 
 A policy on the topic is in force instead of the file until it is withdrawn, also after a restart:
-all workers then decide alike, whatever each finds on its own disk.
+all workers then decide alike, whatever each finds on its own disk. Where the last record cannot be
+used, the last one before it that can is in force, so that a worker that starts decides as those do
+that were running when the bad one came.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from imagewire.settings import Settings
@@ -26,6 +28,10 @@ from streams.metrics import Metrics
 logger = logging.getLogger(__name__)
 
 _Seen = tuple[tuple[int, int, int] | None, ...]
+
+_MOST_BYTES = 64 * 1024 * 1024
+"""Of records that wait for a look, which at a start are all that stand on the topic; of more, the
+oldest are let go. Policies are published by people, and most take some kilobytes."""
 
 
 class PolicyInWorker:
@@ -42,7 +48,10 @@ class PolicyInWorker:
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self._settings = settings.policy
         self._metrics = metrics
-        self._published: bytes | None = None
+        self._published: list[bytes] = []
+        """Since the last withdrawal, the oldest first: the one in force, and what came later."""
+        self._from_topic = False
+        self._reloading = asyncio.Lock()
         self._trouble: str | None = None
         self._use: Callable[[Policy], None] = lambda policy: None
         self._changed = asyncio.Event()
@@ -71,7 +80,7 @@ class PolicyInWorker:
         if self._topic is None:
             return
         await self._topic.ready()
-        if self._published is not None:
+        if self._published or self._from_topic:
             self._changed.clear()
             await self._reload()
 
@@ -97,27 +106,61 @@ class PolicyInWorker:
             await self._reload()
 
     def _take(self, key: bytes | None, value: bytes | None) -> None:
-        if key == self._settings.name.encode():
-            self._published = value
-            self._changed.set()
+        if key != self._settings.name.encode():
+            return
+        if value is None:
+            self._published.clear()
+        else:
+            self._published.append(value)
+            size = sum(map(len, self._published))
+            while size > _MOST_BYTES:
+                size -= len(self._published.pop(0))
+        self._changed.set()
 
     async def _reload(self) -> None:
-        published = self._published
+        async with self._reloading:
+            records = tuple(self._published)
+            policy, used, reason = await asyncio.to_thread(self._newest, records)
+            if reason is None:
+                self._trouble = None
+            if policy is not None:
+                self._from_topic = used is not None
+                if policy.version != self.current.version:
+                    self._exchange(policy)
+            if reason is not None:
+                self._refuse(reason)
+            if records and tuple(self._published[: len(records)]) == records:
+                # What stood between the one in force and the newest will not be asked again.
+                kept = {len(records) - 1} if used is None else {used, len(records) - 1}
+                self._published[: len(records)] = [records[each] for each in sorted(kept)]
+
+    def _newest(self, records: Sequence[bytes]) -> tuple[Policy | None, int | None, str | None]:
+        """The newest of `records` that can be used, else the file's; its place in `records`; and
+        why a newer one cannot be used."""
+        reason: str | None = None
+        for place in reversed(range(len(records))):
+            policy, mistake = self._tried(records[place])
+            if policy is not None:
+                return policy, place, reason
+            reason = reason or mistake
+        if records and self._from_topic:
+            return None, None, reason
+        policy, mistake = self._tried(None)
+        return policy, None, reason or mistake
+
+    def _tried(self, published: bytes | None) -> tuple[Policy | None, str | None]:
         try:
-            policy = await asyncio.to_thread(self._read, published)
+            return self._read(published), None
         except OperatorError as error:
-            self._refuse(str(error))
-            return
+            return None, str(error)
         except Exception as error:
             # Whoever may write to the topic may write anything; what a defect of ours does to one
             # policy must not end the worker.
             logger.exception("a policy could not be read")
-            self._refuse(f"{type(error).__name__}: {error}")
-            return
-        self._trouble = None
+            return None, f"{type(error).__name__}: {error}"
+
+    def _exchange(self, policy: Policy) -> None:
         old = self.current.version
-        if policy.version == old:
-            return
         self.current = policy
         self._use(policy)
         self._metrics.policy_info.clear()
@@ -127,7 +170,7 @@ class PolicyInWorker:
             policy.version,
             old,
             len(policy.rules),
-            "" if published is None else ", from the topic",
+            ", from the topic" if self._from_topic else "",
         )
 
     def _read(self, published: bytes | None) -> Policy:

@@ -16,8 +16,8 @@ from bench.figures import Options, Report, figure
 from bench.laps import Contestant
 from bench.models_alone import models_alone
 from bench.photos import MIX
+from bench.rates import steady_rate
 from bench.results import on_gpu
-from bench.testbed import steady_rate
 from operators.registry import BUILT_IN
 
 WHOLE = "operators"

@@ -24,8 +24,9 @@ from bench.laps import Contestant
 from bench.models_alone import models_alone
 from bench.photo_server import PhotoServer
 from bench.photos import MIX, Photos, load_photos
+from bench.rates import steady_rate
 from bench.results import on_gpu
-from bench.testbed import Record, Route, RunningWorker, Testbed, reference, steady_rate
+from bench.testbed import Record, Route, RunningWorker, Testbed, reference
 
 _LONG_SESSION = {"IMAGEWIRE_STREAM__SESSION_TIMEOUT": "120"}
 """A worker sleeps while its models run alone, and must still have its partitions afterwards."""
@@ -42,6 +43,8 @@ class OperatorSet:
     Attributes:
         suffix: of the names of its figures.
         warm_up, timed: photos of a lap that are not timed, and that are.
+        cool_down: photos of a lap after those, not timed either: when the last batches are under
+            way there is nothing left for the other copies of the models, in any contestant.
     """
 
     label: str
@@ -49,6 +52,12 @@ class OperatorSet:
     switched_off: tuple[str, ...]
     warm_up: int
     timed: int
+    cool_down: int
+
+    @property
+    def count(self) -> int:
+        """Photos of a lap."""
+        return self.warm_up + self.timed + self.cool_down
 
     def settings(self, device: str) -> dict[str, str]:
         """For a worker."""
@@ -58,14 +67,16 @@ class OperatorSet:
 
 
 SETS = (
-    OperatorSet("the default set", "", (), 32, 64),
-    OperatorSet("without reading text", "_without_text", ("text",), 64, 256),
+    OperatorSet("the default set", "", (), 32, 160, 32),
+    OperatorSet("without reading text", "_without_text", ("text",), 64, 320, 32),
 )
 _ON_GPU = (
-    OperatorSet("the default set", "", (), 128, 640),
-    OperatorSet("without reading text", "_without_text", ("text",), 512, 2560),
+    OperatorSet("the default set", "", (), 128, 640, 64),
+    OperatorSet("without reading text", "_without_text", ("text",), 512, 2560, 256),
 )
-_QUICK = (OperatorSet("fingerprint only", "", ("objects", "text", "embedding", "scores"), 4, 44),)
+_QUICK = (
+    OperatorSet("fingerprint only", "", ("objects", "text", "embedding", "scores"), 4, 44, 4),
+)
 
 
 @dataclass(slots=True)
@@ -158,7 +169,7 @@ class Line:
         self._bed = bed
         self._worker = worker
         self._operators = operators
-        self._count = operators.warm_up + operators.timed
+        self._count = operators.count
         self._taken = 0
         self._finished = 0
 
@@ -176,7 +187,9 @@ class Line:
         self._finished += self._count
         # Only then the stores, so that the next lap finds them idle; asking costs the worker time.
         await self._worker.wait_until_finished(self._finished)
-        return steady_rate([verdict.at for verdict in verdicts], self._operators.warm_up)
+        operators = self._operators
+        times = [verdict.at for verdict in verdicts]
+        return steady_rate(times, operators.warm_up, operators.cool_down)
 
 
 def _from_disk(photos: Photos, folder: Path, numbers: range) -> list[Record]:
@@ -220,9 +233,8 @@ async def _best_way(
 
 
 async def _ceiling(models: Contestant, operators: OperatorSet, batch: int, way: str) -> float:
-    warm_up = max(operators.warm_up, batch)
-    lap = await models.lap(what=way, batch=batch, first=0, count=warm_up + operators.timed)
-    return steady_rate(lap["times"], warm_up - 1)
+    lap = await models.lap(what=way, batch=batch, first=0, count=operators.count)
+    return steady_rate(lap["times"], operators.warm_up, operators.cool_down)
 
 
 def _report(found: dict[OperatorSet, Rates], options: Options) -> Report:
@@ -235,7 +247,8 @@ def _report(found: dict[OperatorSet, Rates], options: Options) -> Report:
         "that with every copy of the models at work on a batch of its own. "
         "The worker is stopped (SIGSTOP) while the ceiling is measured. End to end, "
         "references are published at once and the verdicts' Kafka timestamps are timed, after a "
-        "warm-up, with ClickHouse, Qdrant, Kafka and decoding on the same cores as the models.",
+        "warm-up and before the last batches, with ClickHouse, Qdrant, Kafka and decoding on the "
+        "same cores as the models.",
         "",
         "| operators | ceiling, images/s | from disk | over HTTP, 20 ms | disk ÷ ceiling | "
         "HTTP ÷ ceiling | fastest ceiling |",

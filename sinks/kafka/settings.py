@@ -126,7 +126,11 @@ class TopicNames(BaseModel, extra="forbid"):
 
     def configuration(self, name: str) -> dict[str, str]:
         """How the topic called `name` is configured when it is created."""
-        if name in (self.overrides, self.forgotten, self.bans, self.policy):
+        if name == self.policy:
+            # Where the last policy cannot be used, the one before it is wanted: compaction leaves
+            # 30 days alone, in which somebody will have heard the alarm.
+            return {"cleanup.policy": "compact", "min.compaction.lag.ms": "2592000000"}
+        if name in (self.overrides, self.forgotten, self.bans):
             return {"cleanup.policy": "compact"}
         if name == self.claims:
             # Leases last minutes; old ones are of no use to anybody.

@@ -10,7 +10,8 @@ from PIL import Image
 
 from bench.photo_server import PhotoServer
 from bench.photos import SIZES, load_photos
-from bench.testbed import Route, Testbed, inline, reference, steady_rate
+from bench.rates import steady_rate
+from bench.testbed import Route, Testbed, inline, reference
 
 CHEAP = {
     f"IMAGEWIRE_OPERATORS__{name.upper()}__ENABLED": "false"
@@ -33,6 +34,15 @@ def test_the_rate_counts_from_the_end_of_the_warm_up_to_the_last_verdict() -> No
 
     assert steady_rate(batches, warm_up=2) == pytest.approx(4.0)
     assert steady_rate(batches, warm_up=4) == pytest.approx(4.0)
+
+
+def test_the_rate_leaves_out_the_last_batches_when_asked_to() -> None:
+    slow_end = [0.0] * 4 + [1.0] * 4 + [2.0] * 4 + [9.0] * 4
+
+    assert steady_rate(slow_end, warm_up=2, cool_down=4) == pytest.approx(4.0)
+    assert steady_rate(slow_end, warm_up=2, cool_down=6) == pytest.approx(4.0)
+    with pytest.raises(ValueError, match="too few"):
+        steady_rate(slow_end, warm_up=2, cool_down=12)
 
 
 async def test_a_worker_takes_photos_that_were_published_before_it_started(tmp_path: Path) -> None:

@@ -130,10 +130,24 @@ async def test_a_published_policy_is_in_force_until_it_is_withdrawn(
         await publish_policy(kafka, "default", b"not TOML at all")
         await worker.until(lambda: worker.failures == 1)
         assert worker.action == "block"
+        started_later = Worker(file, kafka)
+        async with started_later.running():
+            await started_later.policies.ready()
+            assert started_later.action == "block", "the last one that can be used is in force"
+            assert "not TOML" in started_later.policies.troubles()["policy"]
+            await publish_policy(kafka, "default", text("allow").encode() + b"nonsense")
+            await started_later.until(lambda: "nonsense" in str(started_later.policies.troubles()))
+            assert started_later.action == "block"
+        await worker.until(lambda: worker.failures == 2)
         await publish_policy(kafka, "default", text("review").encode())
         await worker.until(lambda: worker.action == "review")
         assert worker.policies.troubles() == {}
         await publish_policy(kafka, "default", None)
         await worker.until(lambda: worker.action == "allow")
+        await publish_policy(kafka, "default", b"not TOML at all")
+        await worker.until(lambda: worker.failures == 3)
+        write(file, "review")
+        await worker.until(lambda: worker.action == "review")
+        assert "policy" in worker.policies.troubles()
     with pytest.raises(PolicyError, match="larger than"):
         await publish_policy(kafka, "default", b"#" * 2_000_000)

@@ -20,7 +20,8 @@ from bench.parts.latency.memory import MemoryWatch
 from bench.parts.latency.page import report
 from bench.parts.latency.reading import Reading
 from bench.photos import load_photos
-from bench.testbed import Route, RunningWorker, Testbed, steady_rate
+from bench.rates import steady_rate
+from bench.testbed import Route, RunningWorker, Testbed
 
 WARM_UP = 1.0
 """Seconds at the beginning of each load whose images do not count."""

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 import msgspec
 
 from bench.parts.scale.simulated import picture
+from bench.rates import steady_rate
 from bench.testbed import (
     BenchError,
     Record,
@@ -20,7 +21,6 @@ from bench.testbed import (
     RunningWorker,
     Testbed,
     inline,
-    steady_rate,
 )
 from imagewire.embedded.ports import free_port
 from imagewire.embedded.process import ManagedProcess
