@@ -6,6 +6,7 @@ and only counts and a few example ids are kept, so memory stays flat however man
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -28,6 +29,10 @@ from operators.policy import RULE_ERROR, Policy
 BLOCK = 2_000
 """Images in a block: some megabytes."""
 MOST_EXAMPLES = 5
+OTHER_FEEDS = "(other feeds)"
+"""Counts together what belongs to feeds beyond those that `Bounds` has room for."""
+_ASK_EVERY = 50
+"""Images between two looks at whether it is enough."""
 _QUAD = ((0.0, 0.0), (0.0, 0.0), (0.0, 0.0), (0.0, 0.0))
 
 _COLUMNS = """
@@ -45,6 +50,8 @@ _FROM = """
 FROM images_raw FINAL
 WHERE event_time >= fromUnixTimestamp64Milli({begin:Int64}, 'UTC')
 """
+# By the id's hash, so that every feed and hour keeps its share, and the same images each time.
+_SAMPLE = "AND cityHash64(image_id) % {one_in:UInt64} = 0"
 _AFTER = """
 AND (
     feed > {after_feed:String}
@@ -65,6 +72,26 @@ _NOTES = (
 )
 _BOX_NOTE = "boxes are stored in single precision: areas may differ in the seventh digit"
 _ERROR_NOTE = "rules that could not be evaluated are listed as 'rule-error'"
+_SAMPLE_NOTE = "of {stored} images that are stored, about one in {one_in} was looked at"
+_CUT_NOTE = (
+    "it took too long and was ended: images are looked at feed by feed, so the last feeds, by the "
+    "alphabet, are missing; take a later time, fewer feeds or fewer images"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How much a comparison may take.
+
+    Attributes:
+        images: that are looked at; of more that are stored, an even sample.
+        feeds: that are told apart.
+        enough: asked now and then; once it is true, the comparison ends where it is.
+    """
+
+    images: int
+    feeds: int
+    enough: Callable[[], bool] = lambda: False
 
 
 class Reader(Protocol):
@@ -98,6 +125,9 @@ class Comparison:
     Attributes:
         before, after: what was compared: versions, or `the stored verdicts`.
         images: how many were evaluated.
+        stored: how many there were when it began.
+        one_in: 1; of a sample, one in so many images was looked at.
+        complete: whether all of them were, or all of the sample.
         changes: by feed, action before and action after.
         rules: by rule and feed.
         notes: what a reader has to know about the findings that were read.
@@ -106,6 +136,9 @@ class Comparison:
     before: str
     after: str
     images: int = 0
+    stored: int = 0
+    one_in: int = 1
+    complete: bool = True
     changes: dict[tuple[str, str, str], Change] = field(default_factory=dict)
     rules: dict[tuple[str, str], RuleCount] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -124,6 +157,9 @@ class Comparison:
             "before": self.before,
             "after": self.after,
             "images": self.images,
+            "stored": self.stored,
+            "one_in": self.one_in,
+            "complete": self.complete,
             "changed": self.changed,
             "changes": [
                 {
@@ -157,6 +193,7 @@ def compare(
     feeds: Sequence[str] = (),
     progress: Callable[[int, int], object] = lambda done, total: None,
     block: int = BLOCK,
+    bounds: Bounds | None = None,
 ) -> Comparison:
     """Evaluate `new` over what is stored.
 
@@ -166,14 +203,22 @@ def compare(
         begin_ms: images with an event time from then on, milliseconds since the epoch.
         feeds: only these; all if empty.
         progress: told how many images are done, and how many there are.
+        bounds: none if not given.
 
     Raises:
         sinks.clickhouse.reader.QueryError
     """
     compared = Comparison("the stored verdicts" if other is None else other.version, new.version)
     compared.notes = _notes(new, other)
-    done = 0
-    for total, row in _rows(reader, begin_ms, feeds, block):
+    chosen = _Chosen(begin_ms, tuple(feeds))
+    compared.stored = chosen.count(reader)
+    if bounds is not None:
+        compared.one_in = max(1, math.ceil(compared.stored / bounds.images))
+    feeds_seen: set[str] = set()
+    for row in chosen.rows(reader, compared.one_in, block):
+        if bounds is not None and compared.images % _ASK_EVERY == 0 and bounds.enough():
+            compared.complete = False
+            break
         frame = _frame(row)
         verdict = new.evaluate(frame)
         after = {_called(hit.rule, hit.shadow) for hit in verdict.rules}
@@ -186,14 +231,23 @@ def compare(
         else:
             old = other.evaluate(frame)
             action, before = old.action, {_called(hit.rule, hit.shadow) for hit in old.rules}
-        _count(compared, frame, (action, verdict.action), before, after)
-        done += 1
-        if done % 500 == 0:
-            progress(done, total)
-    compared.images = done
-    progress(done, done)
+        feed = frame.feed
+        if bounds is not None and feed not in feeds_seen:
+            if len(feeds_seen) < bounds.feeds:
+                feeds_seen.add(feed)
+            else:
+                feed = OTHER_FEEDS
+        _count(compared, feed, frame.image_id, (action, verdict.action), before, after)
+        compared.images += 1
+        if compared.images % 500 == 0:
+            progress(compared.images, compared.stored)
+    progress(compared.images, compared.images)
     if any(rule == RULE_ERROR for rule, _ in compared.rules):
         compared.notes.append(_ERROR_NOTE)
+    if compared.one_in > 1:
+        compared.notes.append(_SAMPLE_NOTE.format(stored=compared.stored, one_in=compared.one_in))
+    if not compared.complete:
+        compared.notes.append(_CUT_NOTE)
     return compared
 
 
@@ -204,22 +258,23 @@ def _called(rule: str, shadow: bool) -> str:
 
 def _count(
     compared: Comparison,
-    frame: Frame,
+    feed: str,
+    image_id: str,
     actions: tuple[str, str],
     before: set[str],
     after: set[str],
 ) -> None:
     if actions[0] != actions[1]:
-        change = compared.changes.setdefault((frame.feed, *actions), Change())
+        change = compared.changes.setdefault((feed, *actions), Change())
         change.images += 1
         if len(change.examples) < MOST_EXAMPLES:
-            change.examples.append(frame.image_id)
+            change.examples.append(image_id)
     for rule in before | after:
-        count = compared.rules.setdefault((rule, frame.feed), RuleCount())
+        count = compared.rules.setdefault((rule, feed), RuleCount())
         count.before += rule in before
         count.after += rule in after
         if rule not in before and len(count.examples) < MOST_EXAMPLES:
-            count.examples.append(frame.image_id)
+            count.examples.append(image_id)
 
 
 def _notes(*policies: Policy | None) -> list[str]:
@@ -230,32 +285,46 @@ def _notes(*policies: Policy | None) -> list[str]:
     return [*notes, *([_BOX_NOTE] if fields & {"box", "area"} else [])]
 
 
-def _rows(
-    reader: Reader, begin_ms: int, feeds: Sequence[str], block: int
-) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Each image's row, and how many there were at the start."""
-    chosen = f"{_FROM} AND feed IN {{feeds:Array(String)}}" if feeds else _FROM
-    parameters: dict[str, Any] = {"begin": begin_ms}
-    if feeds:
-        parameters["feeds"] = list(feeds)
-    counted = reader.query(f"SELECT count() AS images {chosen}", parameters)
-    total = counted.to_pylist()[0]["images"]
-    after: dict[str, Any] | None = None
-    while True:
-        sql = f"SELECT {_COLUMNS} {chosen} {_AFTER if after else ''} {_ORDER}"
-        answer = reader.query(sql, parameters | (after or {}) | {"limit": block})
-        # Row by row: a block as Python objects takes ten times what it takes as a table.
-        for batch in answer.to_batches(max_chunksize=200):
-            for row in batch.to_pylist():
-                yield total, row
-        if answer.num_rows < block:
-            return
-        last = answer.slice(answer.num_rows - 1).to_pylist()[0]
-        after = {
-            "after_feed": last["feed"],
-            "after_ms": last["event_ms"],
-            "after_id": last["image_id"],
-        }
+@dataclass(frozen=True, slots=True)
+class _Chosen:
+    """The images with an event time from `begin_ms` on; those of `feeds`, or of all."""
+
+    begin_ms: int
+    feeds: tuple[str, ...]
+
+    @property
+    def _from(self) -> str:
+        return f"{_FROM} AND feed IN {{feeds:Array(String)}}" if self.feeds else _FROM
+
+    @property
+    def _parameters(self) -> dict[str, Any]:
+        return {"begin": self.begin_ms} | ({"feeds": list(self.feeds)} if self.feeds else {})
+
+    def count(self, reader: Reader) -> int:
+        """How many there are now."""
+        counted = reader.query(f"SELECT count() AS images {self._from}", self._parameters)
+        return int(counted.to_pylist()[0]["images"])
+
+    def rows(self, reader: Reader, one_in: int, block: int) -> Iterator[dict[str, Any]]:
+        """Their rows, in the table's order; of a sample of one in so many."""
+        chosen, parameters = self._from, self._parameters
+        if one_in > 1:
+            chosen, parameters = f"{chosen} {_SAMPLE}", parameters | {"one_in": one_in}
+        after: dict[str, Any] | None = None
+        while True:
+            sql = f"SELECT {_COLUMNS} {chosen} {_AFTER if after else ''} {_ORDER}"
+            answer = reader.query(sql, parameters | (after or {}) | {"limit": block})
+            # Row by row: a block as Python objects takes ten times what it takes as a table.
+            for batch in answer.to_batches(max_chunksize=200):
+                yield from batch.to_pylist()
+            if answer.num_rows < block:
+                return
+            last = answer.slice(answer.num_rows - 1).to_pylist()[0]
+            after = {
+                "after_feed": last["feed"],
+                "after_ms": last["event_ms"],
+                "after_id": last["image_id"],
+            }
 
 
 def _frame(row: dict[str, Any]) -> Frame:

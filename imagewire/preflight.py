@@ -69,18 +69,21 @@ def check_ports(ports: Mapping[str, int | None], data: Path) -> None:
     """Refuse ports that cannot be had.
 
     Args:
-        ports: option, such as `--broker-port`, to its value; `None` for those not given.
+        ports: option, such as `--broker-port`, to its value; `None` for those not given, and 0 for
+            any free port.
         data: the data directory; a stack that runs on it may hold the ports, and is told of later.
 
     Raises:
         ConfigurationError: a number is no port, or two options name the same.
         DataDirectoryError: another program listens there.
     """
-    given = {option: port for option, port in ports.items() if port is not None}
+    given = {option: port for option, port in ports.items() if port}
     options: dict[int, str] = {}
     for option, port in given.items():
         if not 1 <= port <= 65_535:
-            raise ConfigurationError(f"{option} {port} is no port; name one from 1 to 65535")
+            raise ConfigurationError(
+                f"{option} {port} is no port; name one from 1 to 65535, or 0 for any free one"
+            )
         other = options.setdefault(port, option)
         if other != option:
             raise ConfigurationError(

@@ -82,6 +82,9 @@ class Retention:
         try:
             for table, name in _TABLES.items():
                 days: int | None = getattr(retention, name)
+                if table == "images_raw":
+                    # ClickHouse's TTL works when it merges, which may be after decisions are gone.
+                    days = retention.of_images(self._settings.clickhouse.retention_days)
                 count = eraser.expire(table, days) if days is not None else 0
                 for feed, feed_days in retention.feeds.items():
                     if days is None or feed_days < days:

@@ -19,7 +19,9 @@ class RetentionSettings(Section):
     images_days: Days | None = Field(None, description="Rows of images.")
     failures_days: Days | None = Field(None, description="Rows of failures.")
     reviews_days: Days | None = Field(
-        None, description="Decisions of people; kept for ever when not set."
+        None,
+        description="Decisions of people; kept for ever when not set. At least as long as rows of "
+        "images: without its decision an image would wait for people again.",
     )
     vectors_days: Days | None = Field(
         None, description="Vectors in Qdrant; kept for ever when not set."
@@ -30,3 +32,28 @@ class RetentionSettings(Section):
         "than what holds for all feeds.",
     )
     interval: float = Field(3600.0, ge=1, le=86_400, description="Seconds between two looks.")
+
+    def of_images(self, clickhouse_days: int) -> int | None:
+        """Days for which rows of images of all feeds are kept, `None` for ever.
+
+        Args:
+            clickhouse_days: clickhouse.retention_days.
+        """
+        days = [each for each in (self.images_days, clickhouse_days or None) if each is not None]
+        return min(days, default=None)
+
+    def check_decisions_last(self, clickhouse_days: int) -> None:
+        """
+        Raises:
+            ValueError: decisions would go before the images that they are about.
+        """
+        images = self.of_images(clickhouse_days)
+        if self.reviews_days is None or (images is not None and self.reviews_days >= images):
+            return
+        kept = "for ever" if images is None else f"{images} days"
+        raise ValueError(
+            f"reviews_days ({self.reviews_days}) is less than rows of images are kept ({kept}), so "
+            "images that people have decided would wait for them again; make it "
+            + ("no less" if images is not None else "unset")
+            + f", or set images_days to {self.reviews_days} or less"
+        )

@@ -16,7 +16,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
@@ -254,6 +261,16 @@ class Settings(BaseSettings):
         if fetch.max_bytes > 1024 * MEBIBYTE:
             raise ValueError("fetch.max_bytes is over 1 GiB; no image needs that")
         return fetch
+
+    @field_validator("retention")
+    @classmethod
+    def _decisions_last(
+        cls, retention: RetentionSettings, info: ValidationInfo
+    ) -> RetentionSettings:
+        clickhouse = info.data.get("clickhouse")
+        if clickhouse is not None and clickhouse.enabled:
+            retention.check_decisions_last(clickhouse.retention_days)
+        return retention
 
     @classmethod
     def settings_customise_sources(

@@ -181,7 +181,7 @@ class ImageStream:
 class _App(faust.App):
     logger = FAUST_LOGGER
     drain: Callable[[], Awaitable[object]]
-    fetch_max_wait_ms: int
+    fetch_max_wait: float
 
     async def _consumer_wait_empty(self, consumer: Any, logger: Any) -> None:
         # Called before partitions are given up, at a rebalance and at the end. Faust's own way is
@@ -230,7 +230,7 @@ def _build_app(
         stream_wait_empty=False,
     )
     app.drain = drain
-    app.fetch_max_wait_ms = max(int(stream.fetch_max_wait * 1000), 1)
+    app.fetch_max_wait = stream.fetch_max_wait
     return app
 
 

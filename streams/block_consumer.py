@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
 from contextlib import suppress
 from typing import Any
@@ -34,8 +35,11 @@ FAUST_LOGGER = logging.getLogger("faust.imagewire")
 
 _IDLE_FETCH_SECONDS = 1.0
 _HELD_FETCH_SECONDS = 0.05
-"""A fetch that waits does not see partitions that are let go meanwhile, hence a short wait while
-some are held: they are full then, and 50 ms more of waiting in the broker changes little."""
+_FETCH_SECONDS = 0.02
+"""A fetch that waits does not see partitions that are let go meanwhile, hence short waits while
+some are held. But each costs this process and the broker about a millisecond, and partitions that
+were not let go for a second are rarely let go in the next: so a wait may be as long as nothing has
+come before it."""
 
 
 class Block(ConsumerMessage):
@@ -82,15 +86,20 @@ class Block(ConsumerMessage):
 
 
 class _PromptConsumerThread(AIOKafkaConsumerThread):
-    """Asks the broker to answer empty fetches soon: Faust fixes 1.5 s (faust-streaming 0.15.3)."""
+    """Says how long the broker may keep an empty fetch: Faust fixes 1.5 s (faust-streaming
+    0.15.3)."""
 
     logger = FAUST_LOGGER
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
-        app: Any = self.app
-        consumer._fetch_max_wait_ms = app.fetch_max_wait_ms
+        consumer._fetch_max_wait_ms = round(1000 * _FETCH_SECONDS)
         return consumer
+
+    def let_fetches_wait(self, seconds: float) -> None:
+        """From the next fetch on."""
+        if self._consumer is not None and self._consumer._fetcher is not None:
+            self._consumer._fetcher._fetch_max_wait_ms = max(round(1000 * seconds), 1)
 
     async def on_thread_stop(self) -> None:
         try:
@@ -132,6 +141,7 @@ class BlockConsumer(AIOKafkaFaustConsumer):
         self.interruptions = 0
         self._held: dict[Any, Block] = {}
         self._released = asyncio.Event()
+        self._last_block_at = time.monotonic()
         super().__init__(*args, **kwargs)
         self._read_offset: Any = ForgetfulOffsets()
         self._committed_offset: Any = ForgetfulOffsets()
@@ -152,6 +162,7 @@ class BlockConsumer(AIOKafkaFaustConsumer):
     def stop_flow(self) -> None:
         """Blocks that were handed over are void from here on: see `Block.interrupted`."""
         self.interruptions += 1
+        self._last_block_at = time.monotonic()
         self._held.clear()
         self._released.set()
         super().stop_flow()
@@ -170,8 +181,15 @@ class BlockConsumer(AIOKafkaFaustConsumer):
             return {}
         return await super()._getmany(
             active_partitions=free,
-            timeout=min(timeout, _HELD_FETCH_SECONDS) if self._held else timeout,
+            timeout=min(timeout, self._patience(_HELD_FETCH_SECONDS)) if self._held else timeout,
         )
+
+    def _patience(self, least: float) -> float:
+        """Seconds to wait: as long as nothing has come, between `least` and the setting."""
+        quiet = time.monotonic() - self._last_block_at
+        app: Any = self.app
+        longest: float = app.fetch_max_wait
+        return min(max(quiet, least), longest)
 
     async def _drain_messages(self, fetcher: Any) -> None:
         # In the place of Faust's loop over single messages. What ends it is treated alike.
@@ -189,6 +207,8 @@ class BlockConsumer(AIOKafkaFaustConsumer):
 
     async def _take_blocks(self) -> None:
         interruptions = self.interruptions
+        thread: Any = self._thread
+        thread.let_fetches_wait(self._patience(_FETCH_SECONDS))
         records, _ = await self._wait_next_records(_IDLE_FETCH_SECONDS)
         # A fetch may be answered without ever waiting.
         await asyncio.sleep(0)
@@ -210,6 +230,7 @@ class BlockConsumer(AIOKafkaFaustConsumer):
         self.app.monitor.track_tp_end_offset(tp, self.highwater(tp))
         block = Block(self, tp, records)
         self._held[tp] = block
+        self._last_block_at = time.monotonic()
         await self.wait_first(self.callback(block), self.suspend_flow.wait())
 
     def _new_offset(self, tp: Any) -> int | None:

@@ -2,16 +2,19 @@
 
 Every photo is banned as it is; then a dozen edits of each are looked for. A copy counts as found if
 its own original is near enough, and as a false alarm if another photo is. Photos come from inside
-installed packages, and from the folder that IMAGEWIRE_BENCH_PHOTOS names; two that are alike by
-their hashes count once, and each is brought to 640 pixels on its longer side.
+installed packages, and from the folder that IMAGEWIRE_BENCH_PHOTOS names, which
+`python -m bench.gather_photos` fills; two that are alike by their hashes count once, and each is
+brought to 640 pixels on its longer side.
 """
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import io
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +26,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageEnhance, ImageFont, ImageOps
 
 from bench.figures import Figure, Options, Report, figure
+from bench.gather_photos import SOURCES
 from imagewire.demo.photos import make_demo_set
 from models.catalog import load_catalog
 from models.device import choose_device
@@ -41,6 +45,7 @@ CHOSEN = 0.2
 _SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 # Of packages that ship photos; drawings and scanned pages are no photos.
 _NO_PHOTOS = frozenset({"page.png", "handwriting.png", "horse.png"})
+INSTALLED = "inside installed Python packages"
 
 Edit = Callable[[Image.Image], Image.Image]
 
@@ -92,6 +97,14 @@ EDITS: Mapping[str, Edit] = {
 
 
 @dataclass(frozen=True, slots=True)
+class Photo:
+    """A photo, `SIDE` pixels on its longer side at most, and in words where it came from."""
+
+    picture: Image.Image
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
 class _Known:
     """What there is to recognise pictures by; rows belong together."""
 
@@ -106,30 +119,29 @@ def run(options: Options) -> Report:
     photos = load_photos(6 if options.quick else None)
     embedder = _embedder(options.device)
     try:
-        originals = _known(photos, embedder)
+        originals = _known([photo.picture for photo in photos], embedder)
         edits = {}
         for name, edit in list(EDITS.items())[: 3 if options.quick else None]:
-            edits[name] = _known([edit(photo) for photo in photos], embedder)
+            edits[name] = _known([edit(photo.picture) for photo in photos], embedder)
             options.report(f"{name}: {len(photos)} photos")
     finally:
         embedder.close()
-    return _report(originals, edits)
+    return _report(originals, edits, Counter(photo.source for photo in photos))
 
 
-def load_photos(most: int | None = None) -> list[Image.Image]:
+def load_photos(most: int | None = None) -> list[Photo]:
     """Real photos, no two alike."""
     with tempfile.TemporaryDirectory(prefix="imagewire-bench-photos-") as folder:
         paths = [
-            image.path
+            (image.path, INSTALLED)
             for image in make_demo_set(Path(folder))
             if image.kind == "photo" and image.name not in _NO_PHOTOS
         ]
         if named := os.environ.get(FOLDER_VARIABLE):
-            found = (path for path in Path(named).rglob("*") if path.suffix.lower() in _SUFFIXES)
-            paths += sorted(found)
-        kept: list[Image.Image] = []
+            paths += _in_folder(Path(named))
+        kept: list[Photo] = []
         hashes = np.empty((0, 32), np.uint8)
-        for path in paths:
+        for path, source in paths:
             with Image.open(path) as opened:
                 photo = ImageOps.exif_transpose(opened).convert("RGB")
             photo.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
@@ -141,10 +153,24 @@ def load_photos(most: int | None = None) -> list[Image.Image]:
             if quality < QUALITY or (near <= DISTANCE).any():
                 continue
             hashes = np.concatenate([hashes, code[None]])
-            kept.append(photo)
+            kept.append(Photo(photo, source))
             if len(kept) == most:
                 break
     return kept
+
+
+def _in_folder(folder: Path) -> list[tuple[Path, str]]:
+    """Paths of a folder's pictures, and what its sources.csv, if it has one, says of them."""
+    sources: dict[str, str] = {}
+    if (folder / SOURCES).is_file():
+        with (folder / SOURCES).open(newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                sources[row["file"]] = f"in {row['package']} {row['version']}"
+    found = (path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)
+    return [
+        (path, sources.get(path.name, f"in the folder of {FOLDER_VARIABLE}"))
+        for path in sorted(found)
+    ]
 
 
 def _embedder(device: str) -> EmbeddingOperator:
@@ -188,7 +214,7 @@ def _distances(copies: _Known, originals: _Known, *, turns: bool) -> NDArray[np.
     return found
 
 
-def _report(originals: _Known, edits: Mapping[str, _Known]) -> Report:
+def _report(originals: _Known, edits: Mapping[str, _Known], sources: Mapping[str, int]) -> Report:
     photos = len(originals.digests)
     methods: dict[str, Callable[[_Known], NDArray[np.bool_]]] = {
         "SHA-256": lambda copies: (
@@ -211,6 +237,12 @@ def _report(originals: _Known, edits: Mapping[str, _Known]) -> Report:
     }
     rows = [
         f"| {edit} | " + " | ".join(f"{_recall(near[name][edit]):.0%}" for name in near) + " |"
+        for edit in edits
+    ]
+    false_rows = [
+        f"| {edit} | "
+        + " | ".join(f"{_false_alarms(near[name][edit]):.1%}" for name in near)
+        + " |"
         for edit in edits
     ]
     all_found = {name: _recall(*found.values()) for name, found in near.items()}
@@ -237,17 +269,25 @@ def _report(originals: _Known, edits: Mapping[str, _Known]) -> Report:
     heading = " | ".join(near)
     text = "\n".join(
         [
-            f"{photos} pictures, each banned, and {len(edits)} edits of each: "
+            f"{photos} photos, each banned, and {len(edits)} edits of each: "
             f"{photos * len(edits)} copies to find. PDQ within {DISTANCE} bits at quality "
-            f"{QUALITY} or more; the embedding is EfficientNet-lite0's.",
+            f"{QUALITY} or more; the embedding is EfficientNet-lite0's. The photos: "
+            + ", ".join(f"{count} {source}" for source, count in sources.items())
+            + ".",
             "",
             f"| copies found | {heading} |",
             "|---" * (len(near) + 1) + "|",
             *rows,
             "| **all** | " + " | ".join(f"**{all_found[name]:.1%}**" for name in near) + " |",
-            "| copies that another photo matches too | "
-            + " | ".join(f"{all_false[name]:.2%}" for name in near)
-            + " |",
+            "",
+            f"False positives: copies that one of the {photos - 1} other photos matches too, which "
+            "is the chance that a picture is taken for one of a list that long, though it is not "
+            "on it.",
+            "",
+            f"| false positives | {heading} |",
+            "|---" * (len(near) + 1) + "|",
+            *false_rows,
+            "| **all** | " + " | ".join(f"**{all_false[name]:.2%}**" for name in near) + " |",
             "",
             "What an embedding distance as the limit would find and confuse:",
             "",

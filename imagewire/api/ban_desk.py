@@ -10,8 +10,8 @@ import asyncio
 import hashlib
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,12 +34,15 @@ if TYPE_CHECKING:
 _KEPT_SECONDS = 10.0
 _KINDS = ("pdq", "sha256", "exemplar")
 _IMAGES = """
-SELECT image_id, content_id, pdq, pdq_quality FROM images_raw FINAL
+SELECT image_id, content_id, pdq, pdq_quality, models['embedding'] AS embedder
+FROM images_raw FINAL
 WHERE image_id IN {ids:Array(String)}
 ORDER BY version DESC LIMIT 1 BY image_id
 """
 
 Ask = Callable[..., Awaitable[list[dict[str, Any]]]]
+VectorsOf = Callable[[str, Sequence[str]], Awaitable[Mapping[str, Sequence[float]]]]
+"""The stored vectors of images, by embedder and ids."""
 
 
 class UnknownListError(LookupError):
@@ -53,6 +56,7 @@ class BanDesk:
         query: asks ClickHouse.
         producer: gives the producer to publish with.
         embed: the embedding of a picture.
+        vectors_of: the embeddings of images that are stored.
     """
 
     def __init__(
@@ -61,11 +65,13 @@ class BanDesk:
         query: Ask,
         producer: Callable[[], Awaitable[AIOKafkaProducer]],
         embed: Callable[[bytes], Awaitable[Embedding]],
+        vectors_of: VectorsOf,
     ) -> None:
         self._settings = settings
         self._query = query
         self._producer = producer
         self._embed = embed
+        self._vectors_of = vectors_of
         self._turn = asyncio.Lock()
         self._hashing = asyncio.Lock()
         self._bans: Bans | None = None
@@ -162,13 +168,15 @@ class BanDesk:
         return count
 
     async def of_images(
-        self, name: str, image_ids: Sequence[str], comment: str
+        self, name: str, image_ids: Sequence[str], comment: str, *, exemplar: bool
     ) -> tuple[list[BanRecord], list[str]]:
         """What bans images that are stored: their bytes, and their PDQ hashes where these are worth
-        comparing. And the ids of images that are not there, or were never fetched.
+        comparing; or their embeddings. And the ids of images that are not there, were never
+        fetched, or have no embedding.
 
         Raises:
             QueryError
+            TransientSinkError, PermanentSinkError: Qdrant does not give embeddings.
         """
         from imagewire.bans import LEAST_QUALITY, now
 
@@ -178,12 +186,37 @@ class BanDesk:
             if row["content_id"]
         }
         about = {"list": name, "comment": comment, "added_at": now()}
-        made: list[BanRecord] = []
+        if exemplar:
+            made, known = await self._exemplars(rows, about)
+            return made, [each for each in image_ids if each not in known]
+        hashes: list[BanRecord] = []
         for row in rows.values():
-            made.append(BannedHash(kind="sha256", hash=row["content_id"], **about))
+            hashes.append(BannedHash(kind="sha256", hash=row["content_id"], **about))
             if row["pdq_quality"] >= LEAST_QUALITY and len(row["pdq"]) == 64:
-                made.append(BannedHash(kind="pdq", hash=row["pdq"], **about))
-        return made, [each for each in image_ids if each not in rows]
+                hashes.append(BannedHash(kind="pdq", hash=row["pdq"], **about))
+        return hashes, [each for each in image_ids if each not in rows]
+
+    async def _exemplars(
+        self, rows: Mapping[str, Mapping[str, Any]], about: Mapping[str, str]
+    ) -> tuple[list[BanRecord], set[str]]:
+        """The exemplars that images give, by the embedder that saw each, and the images' ids."""
+        from operators.exemplars import packed
+
+        of_model: defaultdict[str, list[str]] = defaultdict(list)
+        for image_id, row in rows.items():
+            if row["embedder"]:
+                of_model[row["embedder"]].append(image_id)
+        made: dict[str, BanRecord] = {}
+        known: set[str] = set()
+        for model, ids in of_model.items():
+            for image_id, vector in (await self._vectors_of(model, ids)).items():
+                known.add(image_id)
+                content = rows[image_id]["content_id"]
+                # Copies of one picture are one exemplar.
+                made[content] = BannedExemplar(
+                    hash=content, model=model, vector=packed(vector), **about
+                )
+        return list(made.values()), known
 
     async def of_picture(
         self, name: str, content: bytes, comment: str, *, exemplar: bool

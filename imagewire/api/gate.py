@@ -18,7 +18,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from imagewire.api.hosts import OwnHosts
-from imagewire.api.keys import Keys
+from imagewire.api.keys import Keys, key_needed
 from imagewire.api.limits import RateLimit, bounded, too_large
 from imagewire.api.problems import Problem
 from imagewire.api.settings import ApiSettings
@@ -137,16 +137,11 @@ class Gate:
             raise _busy()
         if path.startswith("/v1/"):
             self._take_one(f"key {caller.name}" if self._keys and caller else _address(scope))
+            if caller is None:
+                # Routes say so only when the body is there, and whoever sends one slowly would
+                # hold the place of somebody who has a key.
+                raise key_needed({"Connection": "close"})
         upload = headers.get("content-type", "").lower().startswith("multipart/form-data")
-        if upload and caller is None:
-            # It would be refused after its body has been read.
-            raise Problem(
-                401,
-                "key-needed",
-                "A key is needed",
-                "send a key of api.keys as Authorization: Bearer KEY",
-                headers={"WWW-Authenticate": "Bearer", "Connection": "close"},
-            )
         if upload and self._uploads >= self._settings.max_uploads:
             raise _busy()
         # No more digits than a size has; what is no number is left to the server, and counted.

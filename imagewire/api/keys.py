@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -96,6 +96,7 @@ class Keys:
             if any(digest == other for other, _ in self._callers):
                 raise ConfigurationError(f"api.keys '{each.name}' has the key of another")
             self._callers.append((digest, caller))
+        _require_apart([caller for _, caller in self._callers])
 
     def __bool__(self) -> bool:
         return bool(self._callers)
@@ -114,6 +115,35 @@ class Keys:
             if hmac.compare_digest(known, digest):
                 found = caller
         return found
+
+
+def _require_apart(callers: Sequence[Caller]) -> None:
+    """Ids begin with their feed and a slash: those of `a/b` are also ids of `a`, so that a key for
+    one could replace images of the other.
+
+    Raises:
+        ConfigurationError
+    """
+    named = {feed: caller for caller in callers for feed in caller.feeds or ()}
+    for feed, inner in named.items():
+        for other, outer in named.items():
+            if feed.startswith(f"{other}/") and outer.feeds != inner.feeds:
+                raise ConfigurationError(
+                    f"api.keys '{outer.name}' is confined to the feed '{other}', and "
+                    f"'{inner.name}' to '{feed}', whose ids begin alike; name one of the feeds "
+                    "otherwise"
+                )
+
+
+def key_needed(headers: Mapping[str, str] | None = None) -> Problem:
+    """401. `headers`: of the answer, besides what it needs."""
+    return Problem(
+        401,
+        "key-needed",
+        "A key is needed",
+        "send a key of api.keys as Authorization: Bearer KEY",
+        headers={"WWW-Authenticate": "Bearer", **(headers or {})},
+    )
 
 
 def _digest(key: str) -> bytes:
@@ -136,13 +166,7 @@ def needs(*scopes: Scope) -> Callable[..., Awaitable[Caller]]:
     async def check(request: Request, _: object = Security(_bearer)) -> Caller:
         caller: Caller | None = getattr(request.state, "caller", None)
         if caller is None:
-            raise Problem(
-                401,
-                "key-needed",
-                "A key is needed",
-                "send a key of api.keys as Authorization: Bearer KEY",
-                headers={"WWW-Authenticate": "Bearer"},
-            )
+            raise key_needed()
         missing = [scope.value for scope in scopes if not caller.may(scope)]
         if missing:
             raise Problem(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -101,6 +101,77 @@ class PolicyChecked(BaseModel):
     error: str | None = Field(description="With line, column and what to do.")
     rules: list[RuleShown]
     warnings: list[PolicyRemark]
+
+
+class PolicyTrial(BaseModel):
+    """A policy to try on images that are stored."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {
+                    "text": '[[rules]]\nname = "naked"\nwhen = "scores.nsfw > 0.7"\n'
+                    'action = "block"\n',
+                    "since": "1d",
+                    "feeds": ["gate"],
+                }
+            ]
+        },
+    )
+
+    text: str = Field(max_length=1024 * 1024, description="TOML.")
+    against: str | None = Field(
+        None,
+        max_length=1024 * 1024,
+        description="Another policy to compare with; the stored verdicts if left out.",
+    )
+    since: str = Field(
+        "7d", max_length=40, description="Images since: 30m, 2h, 7d (ago), or RFC 3339."
+    )
+    feeds: list[Annotated[str, Field(min_length=1, max_length=128)]] = Field(
+        [], max_length=100, description="Only these; all if empty."
+    )
+    max_images: int = Field(
+        20_000, ge=1, le=100_000, description="To look at; of more, an even sample is taken."
+    )
+
+
+class VerdictsChanged(BaseModel):
+    """Verdicts that change in one way in one feed."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    feed: str
+    before: Verdict | Literal["none"] = Field(alias="from")
+    after: Verdict = Field(alias="to")
+    images: int
+    examples: list[str] = Field(description="Ids of up to five.")
+
+
+class RuleChanged(BaseModel):
+    """On how many images of a feed a rule fires."""
+
+    rule: str = Field(description="Shadow rules end in ' (shadow)'.")
+    feed: str
+    before: int
+    after: int
+    examples: list[str] = Field(description="Ids of up to five on which it fires only now.")
+
+
+class PolicyCompared(BaseModel):
+    """What a policy would have decided: what `imagewire policy diff --json` gives."""
+
+    before: str = Field(description="What was compared with: a version, or the stored verdicts.")
+    after: str = Field(description="The version of the policy that was tried.")
+    images: int = Field(description="That were looked at.")
+    stored: int = Field(description="That there are since then.")
+    one_in: int = Field(description="1, or one in so many images was looked at.")
+    complete: bool = Field(description="false: it took too long, and images are missing.")
+    changed: int = Field(description="Verdicts that change, of `images`.")
+    changes: list[VerdictsChanged] = Field(description="The most frequent first.")
+    rules: list[RuleChanged]
+    notes: list[str] = Field(description="What one has to know to read this.")
 
 
 class PolicyPublished(BaseModel):

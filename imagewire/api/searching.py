@@ -14,6 +14,7 @@ from imagewire.api.image_models import SearchResult
 from imagewire.api.image_queries import ImageQueries
 from imagewire.api.problems import Problem
 from imagewire.api.search_request import SearchRequest
+from imagewire.api.stored_images import public_uri
 from sinks.qdrant.reader import ImageNotFoundError, Similar, VectorReader
 from sinks.sink import PermanentSinkError
 
@@ -141,7 +142,7 @@ def _of_payload(point: Similar) -> dict[str, Any]:
         "content_id": payload.get("content_id"),
         "feed": payload.get("feed") or "",
         "event_time": payload.get("event_time") or "1970-01-01T00:00:00.000Z",
-        "uri": payload.get("uri"),
+        "uri": public_uri(str(payload.get("uri") or "")),
         "verdict": payload.get("verdict"),
         "decided_by": "policy",
         "rules": [],

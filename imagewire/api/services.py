@@ -32,6 +32,7 @@ from imagewire.api.outcomes import Outcomes
 from imagewire.api.pictures import Pictures
 from imagewire.api.policy_in_force import PolicyInForce
 from imagewire.api.policy_models import DriftShown
+from imagewire.api.policy_trials import PolicyTrials
 from imagewire.api.readiness import Readiness
 from imagewire.api.review_desk import ReviewDesk
 from imagewire.api.sql_questions import SqlQuestions
@@ -63,6 +64,7 @@ class Services:
         reviews: the queue of images that wait for people.
         figures: throughput, latency and lag of the last minutes.
         policy: the one in force.
+        trials: checks policies, and compares them with what is stored.
         bans: the lists of known images.
         drift: what was found of it, for some minutes: it is a long question.
         vectors: Qdrant; there after `start`.
@@ -108,7 +110,14 @@ class Services:
         self.reviews = ReviewDesk(settings, self.asking, self.producer)
         self.figures = Figures(settings, self.query, self.reviews.length)
         self.policy = PolicyInForce(settings)
-        self.bans = BanDesk(settings, self.query, self.producer, self.looking.embedding)
+        self.trials = PolicyTrials(settings)
+        self.bans = BanDesk(
+            settings,
+            self.query,
+            self.producer,
+            self.looking.embedding,
+            lambda model, ids: self.vectors.vectors_of(model, ids),
+        )
         self.drift: Kept[list[DriftShown]] = Kept(_DRIFT_SECONDS)
 
     async def start(self) -> None:
@@ -140,6 +149,7 @@ class Services:
         await self.reviews.close()
         await self.figures.close()
         await self.policy.close()
+        await self.trials.close()
         await asyncio.to_thread(self._asking.shutdown, cancel_futures=True)
         while not self._readers.empty():
             self._readers.get_nowait().close()

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 import uvicorn
 
 from imagewire.api.app import make_app
+from imagewire.api.connections import bounded_protocol
 from imagewire.api.services import Services
 from imagewire.settings import ConfigurationError, Settings
 
@@ -46,6 +47,7 @@ async def serve(
         server = _Server(
             uvicorn.Config(
                 make_app(services),
+                http=bounded_protocol(settings.api.body_timeout),
                 log_config=None,
                 access_log=False,
                 server_header=False,

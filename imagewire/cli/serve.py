@@ -12,7 +12,7 @@ from cyclopts import Parameter
 def serve(
     *,
     host: str | None = None,
-    port: int | None = None,
+    port: Annotated[int | None, Parameter(name=["--port", "--api-port"])] = None,
     data: Annotated[Path | None, Parameter(name=["--data", "-d"])] = None,
     config: Annotated[Path | None, Parameter(name=["--config", "-c"])] = None,
 ) -> int:

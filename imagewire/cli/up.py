@@ -35,7 +35,8 @@ def up(
     """Start broker, stores and worker on this machine, until Ctrl-C.
 
     The stores are ClickHouse's and Qdrant's own engines. Everything listens on 127.0.0.1 only.
-    Data stays in the data directory, so that the next start goes on where this one ended.
+    Data stays in the data directory, so that the next start goes on where this one ended. Port 0 is
+    any free port.
 
     Args:
         data: The directory that keeps everything.

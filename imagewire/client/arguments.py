@@ -37,6 +37,15 @@ class SearchFilters(TypedDict, total=False):
     min_score: float
 
 
+class TrialOptions(TypedDict, total=False):
+    """How to try a policy: on which feeds (all if empty), against which other policy's text, on how
+    many images at most."""
+
+    feeds: Sequence[str]
+    against: str | None
+    max_images: int
+
+
 class ListSettings(TypedDict, total=False):
     """Settings of a list of banned images."""
 

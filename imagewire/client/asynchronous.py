@@ -18,6 +18,7 @@ from imagewire.client.arguments import (
     PublishOptions,
     Reference,
     SearchFilters,
+    TrialOptions,
 )
 from imagewire.client.async_transport import AsyncTransport
 from imagewire.client.errors import broken_result
@@ -287,6 +288,20 @@ class AsyncImagewire(AsyncTransport):
     async def check_policy(self, text: str) -> answers.CheckedPolicy:
         """Whether workers could use this policy (TOML), and doubts about it."""
         return await self._do(calls.check_policy(text))
+
+    async def diff_policy(
+        self, text: str, *, since: Moment = "7d", **options: Unpack[TrialOptions]
+    ) -> answers.PolicyDiff:
+        """Which verdicts of stored images would change under this policy (TOML). No model runs.
+
+        Args:
+            since: a time, or how long ago: `30m`, `2h`, `7d`.
+            options: feeds, against (another policy's text; else the stored verdicts), max_images.
+
+        Raises:
+            InvalidRequestError: it cannot be used; the message gives line and column.
+        """
+        return await self._do(calls.diff_policy(text, since, options))
 
     async def put_policy(self, text: str) -> answers.PublishedPolicy:
         """Put a policy (TOML) in force on every worker.

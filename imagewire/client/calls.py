@@ -26,6 +26,7 @@ from imagewire.client.arguments import (
     PublishOptions,
     Reference,
     SearchFilters,
+    TrialOptions,
 )
 from imagewire.client.errors import UnreachableError
 
@@ -248,6 +249,13 @@ def policy(hours: int) -> Call[models.Policy]:
 def check_policy(text: str) -> Call[models.CheckedPolicy]:
     """Whether workers could use a policy."""
     return Call("POST", "/v1/policy/check", _into(models.CheckedPolicy), json={"text": text})
+
+
+def diff_policy(text: str, since: Moment, options: TrialOptions) -> Call[models.PolicyDiff]:
+    """What a policy would have decided."""
+    body = {"text": text, "since": moment(since), **options}
+    read = _into(models.PolicyDiff)
+    return Call("POST", "/v1/policy/diff", read, json=body, timeout=180.0)
 
 
 def put_policy(text: str) -> Call[models.PublishedPolicy]:

@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
+from imagewire.client.policy_diff import PolicyDiff as PolicyDiff
+
 Verdict = Literal["allow", "review", "block"]
 
 

@@ -18,6 +18,7 @@ from imagewire.client.arguments import (
     PublishOptions,
     Reference,
     SearchFilters,
+    TrialOptions,
 )
 from imagewire.client.errors import broken_result
 from imagewire.client.transport import Transport
@@ -286,6 +287,20 @@ class Imagewire(Transport):
     def check_policy(self, text: str) -> answers.CheckedPolicy:
         """Whether workers could use this policy (TOML), and doubts about it."""
         return self._do(calls.check_policy(text))
+
+    def diff_policy(
+        self, text: str, *, since: Moment = "7d", **options: Unpack[TrialOptions]
+    ) -> answers.PolicyDiff:
+        """Which verdicts of stored images would change under this policy (TOML). No model runs.
+
+        Args:
+            since: a time, or how long ago: `30m`, `2h`, `7d`.
+            options: feeds, against (another policy's text; else the stored verdicts), max_images.
+
+        Raises:
+            InvalidRequestError: it cannot be used; the message gives line and column.
+        """
+        return self._do(calls.diff_policy(text, since, options))
 
     def put_policy(self, text: str) -> answers.PublishedPolicy:
         """Put a policy (TOML) in force on every worker.

@@ -220,13 +220,14 @@ class DataDirectory:
         return self._identity
 
     def port(self, name: str, wanted: int | None = None) -> int:
-        """The port of the part called `name`: `wanted`, else the last one, else a free one.
+        """The port of the part called `name`: `wanted` (0: any free one), else the last one, else a
+        free one.
 
         Raises:
             DataDirectoryError: `wanted` is taken by another program.
         """
         identity = self.identity
-        port = free_port(wanted or identity.ports.get(name))
+        port = free_port(identity.ports.get(name) if wanted is None else wanted or None)
         if wanted and port != wanted:
             raise DataDirectoryError(
                 f"port {wanted} for {name} is taken by another program (`ss -ltnp` shows which); "

@@ -13,7 +13,7 @@ import logging
 import os
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -24,7 +24,7 @@ from imagewire.embedded.broker import Broker
 from imagewire.embedded.broker_choice import choose_broker
 from imagewire.embedded.datadir import DataDirectory, RunRecord, own_start_time
 from imagewire.embedded.errors import EmbeddedError
-from imagewire.embedded.ports import FIRST_PORT, LOOPBACK, is_free
+from imagewire.embedded.ports import FIRST_PORT, LOOPBACK, free_port, is_free
 from imagewire.embedded.process import ManagedProcess, ProcessError, ProcessStatus, RestartPolicy
 from imagewire.malloc import malloc_environment
 from imagewire.settings import load_settings
@@ -42,7 +42,7 @@ _WORKER_STOP_TIMEOUT = 60.0
 
 @dataclass(frozen=True, slots=True)
 class StackPorts:
-    """Ports that must be these and no others; None keeps the last one or chooses a free one."""
+    """Ports that must be these and no others; 0 takes any free one, None the last one."""
 
     broker: int | None = None
     clickhouse: int | None = None
@@ -81,6 +81,8 @@ class Stack:
         self.directory = DataDirectory(directory)
         self._broker_spec = broker_spec
         self._ports = ports or StackPorts()
+        if self._ports.sql == 0:
+            self._ports = replace(self._ports, sql=free_port())
         self._file_roots = [str(root.resolve()) for root in file_roots]
         self._restart = restart
         self._report = report
@@ -252,6 +254,8 @@ class Stack:
                 if self._file_roots
                 else {}
             ),
+            # It keeps a held fetch to its end even when a record comes.
+            **({"IMAGEWIRE_STREAM__FETCH_MAX_WAIT": "0.02"} if self.broker.name == "tansu" else {}),
         }
 
     @property

@@ -1,7 +1,6 @@
-"""Qdrant as a sink, and as the place where similar pictures are found."""
+"""Qdrant as a sink, and as the place where similar pictures are found.
 
-from sinks.qdrant.reader import ImageNotFoundError, Similar, VectorReader
-from sinks.qdrant.settings import QdrantSettings
-from sinks.qdrant.sink import QdrantSink
-
-__all__ = ["ImageNotFoundError", "QdrantSettings", "QdrantSink", "Similar", "VectorReader"]
+Import from the modules: `settings.QdrantSettings`, `sink.QdrantSink`, `reader.VectorReader`.
+Nothing is imported here, because qdrant-client takes most of a second to load, and the settings,
+which every command reads, do not need it.
+"""

@@ -193,6 +193,40 @@ class VectorReader:
                 break
         return found
 
+    async def vectors_of(
+        self, model: str, image_ids: Sequence[str]
+    ) -> dict[str, NDArray[np.float32]]:
+        """The vectors that an embedder gave these images, of unit length, by image id; images
+        without one are left out.
+
+        Args:
+            model: `name@version` of the embedder; it need not be the one in force.
+
+        Raises:
+            TransientSinkError: Qdrant cannot be reached now.
+            PermanentSinkError: Qdrant refuses.
+        """
+        collection = self._settings.collection_for(model)
+        found: dict[str, NDArray[np.float32]] = {}
+        for start in range(0, len(image_ids), _VECTORS_AT_ONCE):
+            ids = {
+                point_id_of(image_id): image_id
+                for image_id in image_ids[start : start + _VECTORS_AT_ONCE]
+            }
+            try:
+                records = await self._client.retrieve(
+                    collection, list(ids), with_payload=False, with_vectors=True
+                )
+            except ERRORS as error:
+                if is_not_found(error):
+                    return {}
+                doing = f"reading vectors of '{collection}' in Qdrant at {self._settings.address}"
+                raise as_sink_error(error, doing) from error
+            for record in records:
+                if isinstance(record.vector, list):
+                    found[ids[str(record.id)]] = np.asarray(record.vector, np.float32)
+        return found
+
     async def _has_collection(self) -> bool:
         try:
             return bool(await self._client.collection_exists(self._settings.collection))

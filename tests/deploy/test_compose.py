@@ -8,14 +8,16 @@ from typing import Any
 
 import pytest
 import yaml
+from starlette.datastructures import Headers
 
+from imagewire.api.keys import Keys, Scope
 from imagewire.embedded.kafka import MESSAGE_LIMIT_BYTES
 from imagewire.embedded.kafka_jars import pinned_version
 from imagewire.malloc import MALLOC_SETTINGS
 from imagewire.settings import Settings
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
-SECRET = re.compile(r"PASSWORD|API_KEY|SECRET|TOKEN|__KEY$")
+SECRET = re.compile(r"PASSWORD|SECRET|TOKEN|_KEY$")
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +35,9 @@ def services(compose: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def test_all_parts_are_there(services: dict[str, dict[str, Any]]) -> None:
-    assert set(services) == {"kafka", "clickhouse", "qdrant", "worker", "prometheus", "grafana"}
+    assert set(services) == (
+        {"kafka", "clickhouse", "qdrant", "worker", "api", "prometheus", "grafana"}
+    )
 
 
 def test_every_image_is_pinned_to_a_version(services: dict[str, dict[str, Any]]) -> None:
@@ -79,19 +83,44 @@ def test_ports_are_published_on_the_loopback_address_only(
     assert all(re.fullmatch(r"127\.0\.0\.1:\$\{[A-Z_]+:-\d+\}:\d+", port) for port in ports)
 
 
-def test_every_setting_of_the_worker_exists_and_is_accepted(
-    services: dict[str, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("part", ["worker", "api"])
+def test_every_setting_exists_and_is_accepted(
+    part: str, services: dict[str, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    environment = services["worker"]["environment"]
+    environment = services[part]["environment"]
     for variable, value in environment.items():
-        table, key = variable.removeprefix("IMAGEWIRE_").lower().split("__")
-        section = Settings.model_fields[table].annotation
-        assert key in getattr(section, "model_fields", {}), f"{variable} names no setting"
-        monkeypatch.setenv(variable, "made-up-secret" if value.startswith("${") else value)
+        if variable.startswith("IMAGEWIRE_"):
+            table, key = variable.removeprefix("IMAGEWIRE_").lower().split("__")
+            section = Settings.model_fields[table].annotation
+            assert key in getattr(section, "model_fields", {}), f"{variable} names no setting"
+        given = f"made-up-secret-of-{variable}" if value.startswith("${") else value
+        monkeypatch.setenv(variable, given)
     settings = Settings()
     assert settings.kafka.bootstrap_servers == "kafka:19092"
-    assert settings.http.key is not None
-    assert settings.http.key.get_secret_value() == "made-up-secret"
+    if part == "worker":
+        assert settings.http.key is not None
+        assert settings.http.key.get_secret_value().startswith("made-up-secret")
+    else:
+        keys = Keys(settings.api.keys)
+        for name, scope in (("API_ADMIN_KEY", Scope.ADMIN), ("API_METRICS_KEY", Scope.READ)):
+            key = f"Bearer made-up-secret-of-{name}"
+            caller = keys.caller(Headers({"Authorization": key}))
+            assert caller is not None and caller.scopes == {scope}
+
+
+def test_the_worker_and_the_api_share_stores_and_what_holds_them_in(
+    services: dict[str, dict[str, Any]],
+) -> None:
+    worker, api = services["worker"], services["api"]
+    for key in ("build", "read_only", "tmpfs", "cap_drop", "security_opt", "depends_on"):
+        assert worker[key] == api[key]
+    for variable, value in worker["environment"].items():
+        if not variable.startswith("IMAGEWIRE_HTTP__"):
+            assert api["environment"][variable] == value
+    assert api["command"] == ["serve"]
+    port = api["environment"]["IMAGEWIRE_API__PORT"]
+    assert api["healthcheck"]["test"][-1] == port
+    assert [each.rpartition(":")[2] for each in api["ports"]] == [port]
 
 
 def test_addresses_name_services_and_ports_that_answer(

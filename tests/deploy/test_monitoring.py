@@ -39,6 +39,10 @@ DASHBOARDS = {
     for file in sorted((DEPLOY / "grafana" / "dashboards").glob("*.json"))
 }
 RULES = DEPLOY / "prometheus" / "rules.yaml"
+needs_promtool = pytest.mark.skipif(
+    shutil.which("promtool") is None,
+    reason="there is no promtool here; it comes with Debian's package prometheus",
+)
 RULE_TESTS = sorted(Path(__file__).parent.glob("rules_*test.yaml"))
 
 
@@ -92,7 +96,26 @@ def test_every_query_asks_for_metrics_and_labels_that_exist(known: dict[str, set
             assert {label.strip() for label in grouping.split(",")} <= labels, query
         for matcher in re.findall(r"\{([^}]+)\}", query):
             assert set(re.findall(r"(\w+)\s*(?:=|!)", matcher)) <= labels, query
-        assert query.count("(") == query.count(")"), query
+
+    for dashboard in DASHBOARDS.values():
+        for variable in dashboard["templating"]["list"]:
+            query = variable["query"]["query"]
+            values = re.fullmatch(r"label_values\((\w+), (\w+)\)", query)
+            assert values is not None and values[2] in known[values[1]], query
+
+
+@needs_promtool
+def test_promtool_can_read_every_query_of_every_panel(tmp_path: Path) -> None:
+    """As rules, which are PromQL with a name."""
+    filled = [re.sub(r"\$__\w+", "5m", query).replace("$", "x") for query in queries()]
+    rules = [{"record": f"panel:{n}", "expr": query} for n, query in enumerate(filled)]
+    file = tmp_path / "panels.yaml"
+    file.write_text(yaml.safe_dump({"groups": [{"name": "panels", "rules": rules}]}))
+    answer = subprocess.run(
+        ["promtool", "check", "rules", file], capture_output=True, text=True, check=False
+    )
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    assert f"{len(filled)} rules found" in answer.stdout
 
 
 def test_the_dashboards_are_those_of_their_modules(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,12 +219,6 @@ def test_prometheus_reads_the_rules_that_are_mounted() -> None:
     assert files == [mounts["./prometheus/rules.yaml"]]
 
 
-needs_promtool = pytest.mark.skipif(
-    shutil.which("promtool") is None,
-    reason="there is no promtool here; it comes with Debian's package prometheus",
-)
-
-
 @needs_promtool
 @pytest.mark.parametrize("arguments", [("check", [RULES]), ("test", RULE_TESTS)])
 def test_promtool_accepts_the_rules_and_fires_each_alert(
@@ -214,15 +231,29 @@ def test_promtool_accepts_the_rules_and_fires_each_alert(
     assert answer.returncode == 0, answer.stdout + answer.stderr
 
 
-def test_prometheus_finds_workers_where_they_listen() -> None:
+def test_prometheus_finds_workers_and_the_api_where_they_listen() -> None:
     content = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())
-    (job,) = content["scrape_configs"]
     services = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]
-    port = services["worker"]["environment"]["IMAGEWIRE_HTTP__PORT"]
-    assert job["dns_sd_configs"][0]["names"] == ["worker"]
-    assert job["dns_sd_configs"][0]["port"] == int(port) == HttpSettings().port
-    secret = Path(job["authorization"]["credentials_file"]).name
-    assert secret in services["prometheus"]["secrets"]
+    ports = {"worker": HttpSettings().port, "api": ApiSettings().port}
+    variables = {"worker": "IMAGEWIRE_HTTP__PORT", "api": "IMAGEWIRE_API__PORT"}
+    assert [job["job_name"] for job in content["scrape_configs"]] == (
+        [f"imagewire-{name}" for name in ports]
+    )
+    for job, (name, port) in zip(content["scrape_configs"], ports.items(), strict=True):
+        [found] = job["dns_sd_configs"]
+        assert found["names"] == [name]
+        assert found["port"] == port == int(services[name]["environment"][variables[name]])
+        secret = Path(job["authorization"]["credentials_file"]).name
+        assert secret in services["prometheus"]["secrets"]
+
+
+@needs_promtool
+def test_promtool_accepts_the_configuration() -> None:
+    file = DEPLOY / "prometheus" / "prometheus.yml"
+    answer = subprocess.run(
+        ["promtool", "check", "config", "--syntax-only", file], capture_output=True, check=False
+    )
+    assert answer.returncode == 0, answer.stdout + answer.stderr
 
 
 class Worker(BaseHTTPRequestHandler):
@@ -245,9 +276,9 @@ def worker_port() -> Iterator[int]:
         server.shutdown()
 
 
-def health(port: int, key: str) -> int:
+def health(port: int, key: str, *arguments: str) -> int:
     return subprocess.run(
-        [sys.executable, "-I", str(DEPLOY / "healthcheck.py")],
+        [sys.executable, "-I", str(DEPLOY / "healthcheck.py"), *arguments],
         env={"IMAGEWIRE_HTTP__PORT": str(port), "IMAGEWIRE_HTTP__KEY": key},
         capture_output=True,
         check=False,
@@ -257,3 +288,4 @@ def health(port: int, key: str) -> int:
 def test_the_containers_health_is_the_workers_health(worker_port: int) -> None:
     assert health(worker_port, "right") == 0
     assert health(worker_port, "wrong") == 1
+    assert health(1, "right", str(worker_port)) == 0  # that of the API is told its port

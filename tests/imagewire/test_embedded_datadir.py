@@ -21,6 +21,7 @@ from imagewire.embedded.datadir import (
     find_running,
     own_start_time,
 )
+from imagewire.embedded.ports import is_free
 
 HOLD = """
 import sys, time
@@ -89,6 +90,10 @@ def test_secrets_and_ports_outlive_a_restart(tmp_path: Path) -> None:
     second.acquire()
     assert second.identity.qdrant_api_key == key
     assert second.port("broker") == port
+    # 0 is any free one, and is then the one that is kept.
+    other = second.port("broker", 0)
+    assert other != port and is_free(other)
+    assert second.port("broker") == other
     second.release()
 
 

@@ -16,7 +16,7 @@ import httpx
 import pytest
 from clickhouse_connect.driver.exceptions import DatabaseError
 
-from imagewire.embedded.ports import free_port
+from imagewire.embedded.ports import free_port, is_free
 from imagewire.embedded.stack import Stack, StackPorts
 
 pytestmark = [pytest.mark.timeout(180), pytest.mark.xdist_group("guest-port")]
@@ -141,3 +141,5 @@ def test_up_offers_it_when_asked_only(tmp_path: Path) -> None:
 
     assert "--guest-port" not in front(StackPorts())
     assert front(StackPorts(sql=8123))[-2:] == ("--guest-port", "8123")
+    any_free = front(StackPorts(sql=0))
+    assert any_free[-2] == "--guest-port" and is_free(int(any_free[-1]))

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from imagewire.policy_diff import compare
+from imagewire.policy_diff import OTHER_FEEDS, Bounds, compare
 from operators.findings import (
     Detection,
     Face,
@@ -173,6 +173,19 @@ def test_shadow_rules_are_counted_apart_and_change_no_verdict(reader: ClickHouse
     )
     assert found.changes == {}
     assert found.rules["new (shadow)", "door"].after == 8
+
+
+def test_a_comparison_ends_within_its_bounds(reader: ClickHouseReader) -> None:
+    sample = compare(reader, policy("true"), None, NOW - DAY, bounds=Bounds(8, 10))
+    assert (sample.stored, sample.one_in, sample.complete) == (16, 2, True)
+    assert 0 < sample.images < 16
+    again = compare(reader, policy("true"), None, NOW - DAY, bounds=Bounds(8, 10))
+    assert again.fields() == sample.fields()
+    one_feed = compare(reader, policy("true"), None, NOW - DAY, bounds=Bounds(100, 1))
+    assert {feed for _, feed in one_feed.rules} == {"door", OTHER_FEEDS}
+    stopped = compare(reader, policy("true"), None, NOW - DAY, bounds=Bounds(9, 9, lambda: True))
+    assert (stopped.images, stopped.complete) == (0, False)
+    assert "took too long" in stopped.notes[-1]
 
 
 def test_a_reader_is_told_what_is_stored_in_another_form(reader: ClickHouseReader) -> None:

@@ -246,6 +246,34 @@ def test_a_loopback_address_needs_no_key(monkeypatch: pytest.MonkeyPatch, host: 
     assert load_settings().settings.http.key is None
 
 
+@pytest.mark.parametrize(
+    ("clickhouse", "retention", "reason"),
+    [
+        (
+            "",
+            "reviews_days = 89",
+            "reviews_days (89) is less than rows of images are kept (90 days)",
+        ),
+        ("retention_days = 0", "reviews_days = 9999", "(for ever)"),
+        ("", "images_days = 30\nreviews_days = 29", "make it no less, or set images_days to 29"),
+        ("", "images_days = 30\nreviews_days = 30", None),
+        ("retention_days = 7", "reviews_days = 7", None),
+        ("retention_days = 0", "feeds = { gate = 7 }", None),
+        ("enabled = false", "reviews_days = 1", None),
+    ],
+)
+def test_decisions_of_people_cannot_go_before_the_images_that_they_are_about(
+    clickhouse: str, retention: str, reason: str | None
+) -> None:
+    file = toml(f"[clickhouse]\n{clickhouse}\n[retention]\n{retention}\n")
+    if reason is None:
+        load_settings(file)
+        return
+    message = refusal(file)
+    assert message.startswith(f"{file}, key 'retention': ")
+    assert reason in message
+
+
 def test_a_file_that_is_missing_or_no_toml_is_named() -> None:
     assert refusal(Path("nowhere.toml")) == "nowhere.toml cannot be read: No such file or directory"
     assert refusal(toml("kafka = = 3")).startswith("imagewire.toml is no TOML: ")

@@ -21,7 +21,6 @@ from topic_reading import everything_on
 
 from imagewire.connection import find_connection
 from imagewire.embedded.datadir import find_running
-from imagewire.embedded.ports import free_port
 from imagewire.publishing import Publication, Published, image_publisher
 from imagewire.settings import Settings
 from operators.frame import Lane, Origin
@@ -49,7 +48,6 @@ class RunningUp:
     directory: Path
     arguments: Sequence[str]
     variables: Mapping[str, str] = field(default_factory=dict)
-    api_port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
 
     def start(self, seconds: float = 240.0) -> None:
@@ -61,8 +59,8 @@ class RunningUp:
                 [
                     *(sys.executable, "-m", "imagewire", "up"),
                     *("--data", str(self.directory), *self.arguments),
-                    # One of its own: several stacks run at once, and all would like the usual one.
-                    *("--api-port", str(self.api_port)),
+                    # Any free one: several stacks run at once, and all would like the usual one.
+                    *("--api-port", "0"),
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=output,

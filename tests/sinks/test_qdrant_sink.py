@@ -22,8 +22,10 @@ from models.device import choose_device
 from models.embedders import Embedder, load_embedder
 from operators.findings import Detection, Embedding, Fingerprint, TextLine, Verdict
 from operators.frame import Frame, Origin
-from sinks.qdrant import ImageNotFoundError, QdrantSettings, QdrantSink, VectorReader
 from sinks.qdrant.connection import connect
+from sinks.qdrant.reader import ImageNotFoundError, VectorReader
+from sinks.qdrant.settings import QdrantSettings
+from sinks.qdrant.sink import QdrantSink
 from sinks.sink import PermanentSinkError, TransientSinkError
 
 MODEL = "tiny@1.0"

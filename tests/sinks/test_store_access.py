@@ -18,7 +18,9 @@ from operators.frame import Frame, Origin
 from sinks.clickhouse.reader import ClickHouseReader, QueryError
 from sinks.clickhouse.settings import ClickHouseSettings
 from sinks.clickhouse.sink import ClickHouseSink
-from sinks.qdrant import QdrantSettings, QdrantSink, VectorReader
+from sinks.qdrant.reader import VectorReader
+from sinks.qdrant.settings import QdrantSettings
+from sinks.qdrant.sink import QdrantSink
 from sinks.sink import AccessSinkError, Sink, SinkError
 
 WRONG = "wrong-hush"

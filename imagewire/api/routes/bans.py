@@ -107,13 +107,16 @@ class NewEntries(BaseModel):
     pdq: list[Hash] = Field([], max_length=10_000)
     sha256: list[Hash] = Field([], max_length=10_000)
     image_ids: list[Annotated[str, Field(min_length=1, max_length=256)]] = Field(
-        [], max_length=200, description="Stored images: by their bytes, and their PDQ hashes."
+        [],
+        max_length=200,
+        description="Stored images: by their bytes and their PDQ hashes, or by their embeddings.",
     )
     pictures: list[str] = Field(
         [], max_length=8, description="Files in base64; they are decoded as any stranger's."
     )
     exemplar: bool = Field(
-        False, description="Ban what resembles the pictures instead of their hashes."
+        False,
+        description="Ban what resembles the images and pictures, not them by their hashes.",
     )
     comment: str = Field("", max_length=500)
 
@@ -122,7 +125,9 @@ class EntriesAdded(BaseModel):
     """What was banned."""
 
     added: list[EntryShown]
-    unknown: list[str] = Field(description="Ids of images that are not stored; not banned.")
+    unknown: list[str] = Field(
+        description="Ids of images that are not stored, or not with an embedding; not banned."
+    )
 
 
 class Removed(BaseModel):
@@ -214,14 +219,17 @@ async def add_bans(
             ) from error
     unknown: list[str] = []
     if asked.image_ids:
-        of_images, unknown = await services.bans.of_images(name, asked.image_ids, asked.comment)
+        of_images, unknown = await services.bans.of_images(
+            name, asked.image_ids, asked.comment, exemplar=asked.exemplar
+        )
         records += of_images
     if not records:
         raise Problem(
             404,
             "unknown-image",
             "There is no such image",
-            "none of these images is stored with its hashes; nothing was banned",
+            "none of these images is stored with its "
+            f"{'embedding' if asked.exemplar else 'hashes'}; nothing was banned",
             unknown=unknown,
         )
     await services.bans.add(records)

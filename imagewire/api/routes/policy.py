@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Body, Depends, Query
 
 from imagewire.api.asked_image import allowed_feeds
+from imagewire.api.image_queries import EARLIEST_MS, LATEST_MS
 from imagewire.api.keys import Caller, Scope, needs
+from imagewire.api.picture_answers import told_when_busy
 from imagewire.api.policy_models import (
     OtherRule,
     PolicyAnswer,
     PolicyChecked,
+    PolicyCompared,
     PolicyPublished,
     PolicySeen,
     PolicyText,
+    PolicyTrial,
     RulePrecision,
     remarks_of,
     rule_shown,
 )
-from imagewire.api.problems import Problem
-from imagewire.api.services import Shared
+from imagewire.api.problems import Problem, invalid
+from imagewire.api.services import Services, Shared
 from imagewire.policy_topic import publish_policy
+from imagewire.replaying import since_ms
+
+if TYPE_CHECKING:
+    from operators.policy import Policy
 
 router = APIRouter(tags=["policy"])
 
@@ -110,7 +118,25 @@ async def check_policy(
     services: Shared, caller: Admin, policy: Annotated[PolicyText, Body()]
 ) -> PolicyChecked:
     """Whether workers could use a policy, and rules that can hardly be meant. Nothing changes."""
-    return await asyncio.to_thread(_checked, policy.text, services.settings.policy.name)
+    return await asyncio.to_thread(services.trials.check, policy.text)
+
+
+@router.post("/v1/policy/diff", summary="Try a policy on what is stored")
+async def diff_policy(
+    services: Shared, caller: Admin, trial: Annotated[PolicyTrial, Body()]
+) -> PolicyCompared:
+    """Which verdicts would change under a policy: it is evaluated over the findings of stored
+    images, and no model runs. After a minute what was found so far is told, and `complete` is
+    false. 503 with Retry-After if others wait already."""
+    try:
+        begin_ms = min(max(since_ms(trial.since), EARLIEST_MS), LATEST_MS)
+    except (ValueError, OverflowError) as error:
+        raise invalid(f"since: {error}", where="since") from error
+    new = await _readable(services, trial.text, "text")
+    other = None if trial.against is None else await _readable(services, trial.against, "against")
+    with told_when_busy():
+        found = await services.trials.compare(new, other, begin_ms, trial.feeds, trial.max_images)
+    return PolicyCompared(**found.fields())
 
 
 @router.put("/v1/policy", summary="Put a policy in force")
@@ -120,17 +146,9 @@ async def put_policy(
     """Put a policy in force on every worker that follows the control topic, until another is put
     there or it is withdrawn. One that cannot be used is refused, with line and column."""
     name = services.settings.policy.name
-    checked = await asyncio.to_thread(_checked, policy.text, name)
-    if not checked.usable:
-        raise Problem(
-            422,
-            "unusable-policy",
-            "The policy cannot be used",
-            checked.error or "",
-            errors=[{"where": "text", "what": checked.error}],
-        )
+    read = await _readable(services, policy.text, "text")
     await publish_policy(services.settings.kafka, name, policy.text.encode())
-    return PolicyPublished(name=name, version=checked.version)
+    return PolicyPublished(name=name, version=read.version)
 
 
 @router.delete("/v1/policy", summary="Withdraw the policy that was put in force")
@@ -141,17 +159,21 @@ async def withdraw_policy(services: Shared, caller: Admin) -> PolicyPublished:
     return PolicyPublished(name=name, version=None)
 
 
-def _checked(text: str, name: str) -> PolicyChecked:
-    from operators.policy import Policy, PolicyError
+async def _readable(services: Services, text: str, where: str) -> Policy:
+    """The policy `text`, which stands in the member `where` of the request.
+
+    Raises:
+        Problem: 422, with line and column, if workers could not use it.
+    """
+    from operators.operator import OperatorError
 
     try:
-        policy = Policy.read(text.encode(), name, "policy")
-    except PolicyError as error:
-        return PolicyChecked(usable=False, version=None, error=str(error), rules=[], warnings=[])
-    return PolicyChecked(
-        usable=True,
-        version=policy.version,
-        error=None,
-        rules=[rule_shown(rule) for rule in policy.rules],
-        warnings=remarks_of(policy),
-    )
+        return await asyncio.to_thread(services.trials.read, text)
+    except OperatorError as error:
+        raise Problem(
+            422,
+            "unusable-policy",
+            "The policy cannot be used",
+            str(error),
+            errors=[{"where": where, "what": str(error)}],
+        ) from error

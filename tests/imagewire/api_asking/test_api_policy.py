@@ -62,6 +62,30 @@ def test_a_policy_is_checked_put_in_force_and_withdrawn(place: Any) -> None:
     place.until("withdrawn", lambda: place.get("/v1/policy").json()["source"] == "file")
 
 
+def test_a_policy_is_tried_on_what_is_stored(place: Any) -> None:
+    """The same as `imagewire policy diff --json`, within bounds."""
+    place.write([place.image(f"t{number}", "trial", "allow") for number in range(6)])
+    trial = {"text": SMALL, "since": "1h", "feeds": ["trial"]}
+    found = place.post("/v1/policy/diff", "chief", json=trial).json()
+    assert (found["before"], found["images"], found["changed"]) == ("the stored verdicts", 6, 6)
+    assert (found["stored"], found["one_in"], found["complete"]) == (6, 1, True)
+    [change] = found["changes"]
+    assert {"feed": "trial", "from": "allow", "to": "review", "images": 6}.items() <= change.items()
+    [rule] = found["rules"]
+    assert (rule["rule"], rule["before"], rule["after"]) == ("all", 0, 6)
+
+    some = place.post("/v1/policy/diff", "chief", json=trial | {"max_images": 2}).json()
+    assert some["one_in"] == 3 and some["images"] < 6 and "one in 3" in some["notes"][-1]
+    same = place.post("/v1/policy/diff", "chief", json=trial | {"against": SMALL}).json()
+    assert (same["before"], same["changed"]) == (same["after"], 0)
+
+    for wrong in ({"text": "x"}, {"against": "[[rules]]"}, {"since": "soon"}, {"since": "9" * 30}):
+        refused = place.post("/v1/policy/diff", "chief", json=trial | wrong)
+        assert refused.status_code == 422, wrong
+        assert refused.json()["errors"][0]["where"] == next(iter(wrong))
+    assert place.post("/v1/policy/diff", "ann", json=trial).status_code == 403
+
+
 def test_models_are_named_with_what_they_are(place: Any) -> None:
     place.write([place.image("m1", "models")])
     answer = place.get("/v1/models").json()

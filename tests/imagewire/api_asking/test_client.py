@@ -101,6 +101,11 @@ def test_an_admin_keeps_lists_through_the_client(place: Any) -> None:
         assert wire.remove_banlist("by-client").removed == 1
         with pytest.raises(InvalidRequestError, match="1:"):
             wire.put_policy("not toml [")
+        place.write([place.image("tried", "by-client")])
+        policy = "[[rules]]\nname='a'\nwhen='true'\naction='block'\n"
+        tried = wire.diff_policy(policy, since="1h", feeds=["by-client"], max_images=9)
+        [change] = tried.changes
+        assert (change.before, change.after, change.examples) == ("allow", "block", ["tried"])
 
 
 async def test_the_same_verbs_work_in_asyncio(place: Any) -> None:

@@ -139,6 +139,33 @@ async def test_a_key_opens_what_its_scopes_say_and_admin_everything() -> None:
                 assert problem_of(answer, 403, "scope-needed")["scopes"] == ["read"]
 
 
+async def test_who_has_no_key_holds_no_place_by_sending_a_body_slowly() -> None:
+    async def never() -> AsyncIterator[bytes]:
+        yield b"{"
+        await asyncio.Event().wait()
+
+    json = {"content-type": "application/json"}
+    async with asking(with_keys()) as client, asyncio.timeout(10):
+        answer = await client.post("/v1/sql", content=never(), headers=json)
+        problem_of(answer, 401, "key-needed")
+        assert answer.headers["connection"] == "close"
+
+
+def test_keys_cannot_be_confined_to_feeds_whose_ids_begin_alike() -> None:
+    def confined(*feeds: list[str]) -> Keys:
+        keys = [
+            {"name": f"k{number}", "key": str(number) * 20, "feeds": each}
+            for number, each in enumerate(feeds)
+        ]
+        return Keys(api_settings(api={"keys": keys}).api.keys)
+
+    for feeds in ([["a"], ["a/b"]], [["a/b"], ["a"]], [["a", "a/b"], ["a/b"]]):
+        with pytest.raises(ConfigurationError, match="begin alike"):
+            confined(*feeds)
+    assert confined(["a"], ["ab"], ["c/d"], ["c/d"])
+    assert confined(["a", "a/b"], ["a", "a/b"])
+
+
 def test_an_address_beyond_this_machine_needs_keys() -> None:
     for host in ("0.0.0.0", "::", "192.0.2.1", "example.org"):
         with pytest.raises(ValidationError, match="keys are needed"):

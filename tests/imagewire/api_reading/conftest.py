@@ -45,7 +45,9 @@ from streams.reviews import Decision
 
 T0 = 1_790_000_000_000
 """The event time of the first photo; the others follow a second apart."""
-KEYS = {name: f"{name}-{secrets.token_urlsafe(18)}" for name in ("reader", "reviewer", "gate")}
+KEYS = {
+    name: f"{name}-{secrets.token_urlsafe(18)}" for name in ("reader", "reviewer", "gate", "chief")
+}
 ODD = "odd/id é?&%2F'\\#+"
 WALL = 130
 
@@ -242,7 +244,10 @@ def _settings(
 ) -> Settings:
     token = secrets.token_hex(5)
     return Settings(
-        kafka={"bootstrap_servers": broker.address, "topics": {"images": f"images-{token}"}},
+        kafka={
+            "bootstrap_servers": broker.address,
+            "topics": {"images": f"images-{token}", "bans": f"bans-{token}"},
+        },
         clickhouse={
             "host": clickhouse.host,
             "port": clickhouse.port,
@@ -262,6 +267,7 @@ def _settings(
                 {"name": "reader", "key": KEYS["reader"], "scopes": ["read"]},
                 {"name": "reviewer", "key": KEYS["reviewer"], "scopes": ["read", "review"]},
                 {"name": "gate", "key": KEYS["gate"], "scopes": ["read"], "feeds": ["gate"]},
+                {"name": "chief", "key": KEYS["chief"], "scopes": ["admin"]},
             ]
         },
     )  # type: ignore[arg-type]
