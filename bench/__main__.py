@@ -95,7 +95,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Not a terminal: wide enough for the table, whatever reads it.
     console = Console(width=None if sys.stdout.isatty() else 140, soft_wrap=False)
     out = chosen.out or (None if chosen.quick or chosen.check else FOLDER)
-    # Being told to end is as good as Ctrl-C: parts stop what they started, and tidy up.
+    # Being told to end is as good as Ctrl-C: parts stop what they started, and tidy up. Whatever a
+    # shell starts in the background ignores Ctrl-C until it says otherwise.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     run = Run(console, out, named=chosen.only is not None)
     plots = (out or FOLDER) / PLOTS

@@ -84,6 +84,10 @@ class Route:
         return f"{self.prefix}.images"
 
     @property
+    def bulk(self) -> str:
+        return f"{self.prefix}.bulk"
+
+    @property
     def verdicts(self) -> str:
         return f"{self.prefix}.verdicts"
 

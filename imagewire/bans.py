@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import time
+import contextlib
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -12,10 +12,11 @@ from pathlib import Path
 import aiokafka.errors
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
-from imagewire.settings import ConfigurationError, Settings
-from models.catalog import load_catalog
-from models.device import choose_device
+from imagewire.one_picture import UnusablePictureError as UnusablePictureError
+from imagewire.one_picture import embedding_of, hashes_of
+from imagewire.settings import Settings
 from operators.ban_records import (
+    HASH_KINDS,
     BanKey,
     Banlist,
     BannedExemplar,
@@ -27,18 +28,13 @@ from operators.ban_records import (
     encode,
     key_of,
 )
-from operators.decode import make_decoder
-from operators.embedding import EmbeddingOperator
 from operators.exemplars import packed
-from operators.fingerprint import FingerprintOperator
-from operators.frame import Frame, Origin
-from operators.operator import Operator
 from sinks.kafka.reachable import connection_error
+from sinks.kafka.reading import read_up_to
 from sinks.kafka.settings import KafkaSettings
 from sinks.kafka.topics import ensure_topics
 from sinks.sink import TransientSinkError
 
-_SILENCE_SECONDS = 20.0
 _UNDER_WAY = 10_000
 """Records sent and not yet confirmed: what an import of any length takes in memory."""
 
@@ -47,10 +43,6 @@ LEAST_QUALITY = 50
 
 Place = tuple[int, int]
 """Partition and offset."""
-
-
-class UnusablePictureError(Exception):
-    """A picture cannot be read, decoded or hashed; the message says why."""
 
 
 def now() -> str:
@@ -103,19 +95,18 @@ class Bans:
     async def standing(
         self,
         only: Callable[[BanKey], bool] = lambda key: True,
-        on_read: Callable[[int], object] = lambda count: None,
+        banlist: str | None = None,
     ) -> dict[BanKey, Place]:
         """Every key that stands, and where its record is.
+
+        Args:
+            banlist: what is on this list alone, which is found sooner than `only` does.
 
         Raises:
             TransientSinkError: the broker stopped answering.
         """
         found: dict[BanKey, Place] = {}
-        read = 0
-        async for place, key, value in self._scan():
-            read += 1
-            if read % 1000 == 0:
-                on_read(1000)
+        async for place, key, value in self._scan(_of_list(banlist)):
             if not only(key):
                 continue
             if value is None:
@@ -125,12 +116,19 @@ class Bans:
         return found
 
     async def records(self, wanted: Mapping[BanKey, Place]) -> AsyncIterator[BanRecord]:
-        """The records of `wanted`, as `standing` gave them.
+        """The records of `wanted`, as `standing` gave them. Only the part of the topic in which
+        they stand is read.
 
         Raises:
             TransientSinkError: the broker stopped answering.
         """
-        async for place, key, value in self._scan():
+        if not wanted:
+            return
+        between: dict[int, tuple[int, int]] = {}
+        for partition, offset in wanted.values():
+            first, last = between.get(partition, (offset, offset))
+            between[partition] = (min(first, offset), max(last, offset))
+        async for place, key, value in self._scan(between=between):
             if value is not None and wanted.get(key) == place:
                 try:
                     yield decode(key, value)
@@ -143,15 +141,28 @@ class Bans:
         Raises:
             TransientSinkError: the broker stopped answering.
         """
-        keys = await self.standing(lambda key: key.kind == "list")
-        return {
-            record.name: record
-            async for record in self.records(keys)
-            if isinstance(record, Banlist)
-        }
+        found: dict[str, Banlist] = {}
+        async for _, key, value in self._scan((b"list:",)):
+            found.pop(key.list, None)
+            if value is not None:
+                with contextlib.suppress(BanRecordError):  # workers pass it over too, and count it
+                    record = decode(key, value)
+                    if isinstance(record, Banlist):
+                        found[record.name] = record
+        return found
 
-    async def _scan(self) -> AsyncIterator[tuple[Place, BanKey, bytes | None]]:
-        """The topic from its beginning to the end that it has now."""
+    async def _scan(
+        self,
+        prefixes: tuple[bytes, ...] = (b"",),
+        between: Mapping[int, tuple[int, int]] | None = None,
+    ) -> AsyncIterator[tuple[Place, BanKey, bytes | None]]:
+        """The topic from its beginning to the end that it has now.
+
+        Args:
+            prefixes: only records whose keys begin with one of them.
+            between: only what stands in these partitions between two offsets, both included.
+        """
+        broker = self._settings.bootstrap_servers
         consumer = AIOKafkaConsumer(
             auto_offset_reset="earliest",
             enable_auto_commit=False,
@@ -160,44 +171,40 @@ class Bans:
         )
         try:
             await consumer.start()
-            numbers = await self._producer.partitions_for(self._topic)
-            partitions = [TopicPartition(self._topic, number) for number in sorted(numbers)]
+            numbers = await self._producer.partitions_for(self._topic) if between is None else ()
+            partitions = [TopicPartition(self._topic, each) for each in sorted(between or numbers)]
             consumer.assign(partitions)
-            await consumer.seek_to_beginning(*partitions)
             ends: dict[TopicPartition, int] = {}
-            last_news = time.monotonic()
-            while partitions:
-                batches = await consumer.getmany(*partitions, timeout_ms=100, max_records=2000)
-                for partition in partitions:
-                    # tansu's answer to `end_offsets` is wrong for batches of several records.
-                    highwater = consumer.highwater(partition)
-                    if highwater is not None and partition not in ends:
-                        ends[partition] = highwater
-                        last_news = time.monotonic()
-                for partition, records in batches.items():
-                    last_news = time.monotonic()
-                    for record in records:
-                        try:
-                            key = decode_key(record.key)
-                        except BanRecordError:
-                            continue
-                        yield (partition.partition, record.offset), key, record.value
-                partitions = [
-                    partition
-                    for partition in partitions
-                    if partition not in ends or await consumer.position(partition) < ends[partition]
-                ]
-                if time.monotonic() - last_news > _SILENCE_SECONDS:
-                    raise TransientSinkError(
-                        f"{self._settings.bootstrap_servers} has not answered for "
-                        f"{_SILENCE_SECONDS:.0f} s while bans were read; try again"
-                    )
+            if between is None:
+                await consumer.seek_to_beginning(*partitions)
+            else:
+                for each in partitions:
+                    first, last = between[each.partition]
+                    consumer.seek(each, first)
+                    ends[each] = last + 1
+            async for each, records in read_up_to(
+                consumer, partitions, ends, broker=broker, most=2000
+            ):
+                for record in records:
+                    if record.key is None or not record.key.startswith(prefixes):
+                        continue
+                    try:
+                        key = decode_key(record.key)
+                    except BanRecordError:
+                        continue
+                    yield (each.partition, record.offset), key, record.value
         except (aiokafka.errors.KafkaError, OSError) as error:
-            raise TransientSinkError(
-                f"reading bans from {self._settings.bootstrap_servers} failed: {error!r}"
-            ) from error
+            raise TransientSinkError(f"reading bans from {broker} failed: {error!r}") from error
         finally:
             await consumer.stop()
+
+
+def _of_list(name: str | None) -> tuple[bytes, ...]:
+    """What the keys of a list and of its entries begin with."""
+    if name is None:
+        return (b"",)
+    kinds = ("list", *HASH_KINDS, "exemplar")
+    return tuple(f"{kind}:{name}".encode() for kind in kinds)
 
 
 @asynccontextmanager
@@ -234,52 +241,19 @@ def of_picture(
         UnusablePictureError
         ConfigurationError: embeddings are switched off.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UnusablePictureError(f"{path} cannot be read: {error.strerror}") from error
-    frame = Frame("ban", "ban", 0, Origin("", 0, 0, 0), content=content)
-    device = choose_device("cpu", settings.models.precision)
-    catalog = load_catalog(settings.models.catalogs)
-    decoder = make_decoder(
-        device, settings.decode.limits(settings.fetch.max_bytes), threads=1, isolation="process"
-    )
-    operator: Operator = FingerprintOperator({}, device, catalog)
-    if exemplar:
-        options = dict(settings.operators.get("embedding", {}))
-        if not options.pop("enabled", True):
-            raise ConfigurationError("operators.embedding is switched off; exemplars need it")
-        options.pop("when", None)
-        operator = EmbeddingOperator(options, device, catalog)
-    try:
-        decoder.decode([frame])
-        if not frame.failed:
-            operator.setup()
-            operator.process([frame])
-    finally:
-        operator.close()
-        decoder.close()
-    if frame.failure is not None:
-        raise UnusablePictureError(f"{path}: {frame.failure.detail}")
-    prints, embedding = frame.findings.fingerprint, frame.findings.embedding
-    if prints is None:
-        raise UnusablePictureError(f"{path}: the decoder gave no content id")
     about = {"list": banlist, "comment": comment, "added_at": now()}
-    if not exemplar:
-        by_bytes = BannedHash(kind="sha256", hash=prints.content_id, **about)
-        if prints.pdq_quality < LEAST_QUALITY:
-            return [by_bytes]
-        return [by_bytes, BannedHash(kind="pdq", hash=prints.pdq, **about)]
-    if embedding is None:
-        raise UnusablePictureError(f"{path}: the embedder gave no embedding")
-    return [
-        BannedExemplar(
-            hash=prints.content_id,
-            model=embedding.model,
-            vector=packed(embedding.vector),
-            **about,
-        )
-    ]
+    if exemplar:
+        embedding, content_id = embedding_of(path, settings, "process")
+        return [
+            BannedExemplar(
+                hash=content_id, model=embedding.model, vector=packed(embedding.vector), **about
+            )
+        ]
+    content_id, pdq, quality = hashes_of(path, settings)
+    by_bytes = BannedHash(kind="sha256", hash=content_id, **about)
+    if quality < LEAST_QUALITY:
+        return [by_bytes]
+    return [by_bytes, BannedHash(kind="pdq", hash=pdq, **about)]
 
 
 def added(records: Iterable[BanRecord]) -> Iterable[tuple[BanKey, BanRecord | None]]:

@@ -21,7 +21,7 @@ from models.calibrating import (
 )
 from models.catalog import ModelCard
 from models.weights import is_remote
-from operators.calibration import Calibration, LabelCalibration, Threshold
+from operators.calibration import SUFFIX, Calibration, LabelCalibration, Threshold
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +83,12 @@ def calibrate_labels(
     return Calibrated(calibration, fits, cuts, refused, scored.skipped)
 
 
-def default_file(card: ModelCard) -> Path:
-    """Beside the model's weights where they are a file of the user's own, else in this folder."""
-    name = f"{card.name}-{card.version}.calibration.json"
+def default_file(card: ModelCard, folder: Path | None) -> Path:
+    """In `folder` if there is one; else beside the model's weights where they are a file of the
+    user's own, else here: weights inside a package go with its next version."""
+    name = f"{card.name}-{card.version}{SUFFIX}"
+    if folder is not None:
+        return folder / name
     own = not card.weights.startswith("package:") and not is_remote(card.weights)
     if own and ":" not in card.weights:
         return Path(card.weights).expanduser().parent / name

@@ -8,11 +8,12 @@ read as what strangers write: bounded, and each wrong line is named.
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TextIO
 
 import pyarrow as pa
 
@@ -21,6 +22,7 @@ from models.errors import nearest
 
 MAX_FILE_BYTES = 256 * 1024 * 1024
 MAX_LABELS = 2_000_000
+_MAX_LINE = 1024 * 1024
 _IDS_AT_ONCE = 1_000
 _MAX_TEXT = 4_096
 _TRUE = frozenset({"1", "true", "yes", "y"})
@@ -97,14 +99,26 @@ def read_labels(file: Path) -> list[Label]:
         LabelsError
     """
     try:
-        if file.stat().st_size > MAX_FILE_BYTES:
-            raise LabelsError(f"{file} is larger than {MAX_FILE_BYTES} bytes; split it")
         with file.open(encoding="utf-8-sig", newline="") as lines:
-            return _unique(file, _rows(file, lines))
+            return _unique(file, _rows(file, _bounded(file, lines)))
     except OSError as error:
         raise LabelsError(f"{file} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise LabelsError(f"{file} is not UTF-8 ({error.reason}); save it as UTF-8") from error
+
+
+def _bounded(file: Path, lines: TextIO) -> Iterator[str]:
+    """The lines of a file, which may be a pipe or a device and never end."""
+    size = 0
+    for number in itertools.count(1):
+        if not (line := lines.readline(_MAX_LINE)):
+            return
+        size += len(line)
+        if len(line) == _MAX_LINE:
+            raise LabelsError(f"{file}, line {number} has more than {_MAX_LINE} characters")
+        if size > MAX_FILE_BYTES:
+            raise LabelsError(f"{file} has more than {MAX_FILE_BYTES} characters; split it")
+        yield line
 
 
 def _rows(file: Path, lines: Iterable[str]) -> Iterator[tuple[int, Mapping[str, Any]]]:
@@ -160,6 +174,8 @@ def _text(where: str, row: Mapping[str, Any], name: str) -> str:
     value = row.get(name)
     if not isinstance(value, str) or not value or len(value) > _MAX_TEXT:
         raise LabelsError(f"{where}: '{name}' must be text of 1 to {_MAX_TEXT} characters")
+    if any("\ud800" <= character <= "\udfff" for character in value):
+        raise LabelsError(f"{where}: '{name}' has half of a character, which JSON can write")
     return value
 
 
@@ -177,7 +193,7 @@ def _score(where: str, value: Any) -> float | None:
         return None
     try:
         score = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         score = -1.0
     if not 0.0 <= score <= 1.0:
         raise LabelsError(f"{where}: 'score' is {str(value)[:40]!r}; it must be 0 to 1")

@@ -48,7 +48,17 @@ def find_connection(data: Path | None = None, config: Path | None = None) -> Con
                 f"no stack runs on {data}; start one with: imagewire up --data {data}"
             )
         return Connection(loaded.settings, None, assumed=True)
-    return Connection(pointed_at(loaded.settings, stack), stack)
+    settings = pointed_at(loaded.settings, stack)
+    if settings.policy.calibrations_folder is None:
+        folder = calibrations_of(data or DEFAULT_DATA)
+        policy = settings.policy.model_copy(update={"calibrations_folder": folder})
+        settings = settings.model_copy(update={"policy": policy})
+    return Connection(settings, stack)
+
+
+def calibrations_of(data: Path) -> Path:
+    """The folder of calibrations that a stack on the data directory `data` has."""
+    return data.resolve() / "calibrations"
 
 
 def _names_addresses(loaded: LoadedSettings) -> bool:

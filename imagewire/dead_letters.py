@@ -19,13 +19,13 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
 from operators.frame import Origin
 from sinks.kafka.reachable import connection_error
+from sinks.kafka.reading import read_up_to
 from sinks.kafka.records import DeadLetterHeader
 from sinks.kafka.settings import KafkaSettings
 from sinks.sink import TransientSinkError
 from streams.records import frame_from_record
 
-_SILENCE_SECONDS = 20.0
-"""For how long a broker may give nothing new before reading is given up."""
+_TOPIC_WITHIN_SECONDS = 20.0
 _ONE_RECORD_SECONDS = 10.0
 _LAST_MS = 253_402_300_799_000
 """The end of the year 9999, the last that Python can show."""
@@ -162,7 +162,7 @@ class DeadLetters:
 
     async def _assigned(self) -> list[TopicPartition]:
         topic = self._settings.topics.failed
-        deadline = time.monotonic() + _SILENCE_SECONDS
+        deadline = time.monotonic() + _TOPIC_WITHIN_SECONDS
         while not (partitions := self._consumer.assignment()):
             if time.monotonic() > deadline:
                 raise TransientSinkError(
@@ -172,38 +172,11 @@ class DeadLetters:
             await asyncio.sleep(0.05)
         return sorted(partitions)
 
-    async def _batches(
+    def _batches(
         self, partitions: list[TopicPartition], ends: dict[TopicPartition, int]
     ) -> AsyncIterator[tuple[TopicPartition, list[ConsumerRecord]]]:
-        """What stands in `partitions` below `ends`. An end that is missing is filled in with the
-        partition's high watermark at the first fetch: tansu's answer to `end_offsets` is wrong
-        for batches of several records."""
-        consumer = self._consumer
-        open_partitions = list(partitions)
-        last_news = time.monotonic()
-        while open_partitions:
-            try:
-                batches = await consumer.getmany(*open_partitions, timeout_ms=100, max_records=100)
-            except (aiokafka.errors.KafkaError, OSError) as error:
-                raise _unreadable(self._settings, error) from error
-            for tp in open_partitions:
-                highwater = consumer.highwater(tp)
-                if tp not in ends and highwater is not None:
-                    ends[tp] = highwater
-                    last_news = time.monotonic()
-            for tp, records in batches.items():
-                last_news = time.monotonic()
-                yield tp, records
-            open_partitions = [
-                tp
-                for tp in open_partitions
-                if tp not in ends or await consumer.position(tp) < ends[tp]
-            ]
-            if time.monotonic() - last_news > _SILENCE_SECONDS:
-                raise TransientSinkError(
-                    f"{self._settings.bootstrap_servers} has not answered for "
-                    f"{_SILENCE_SECONDS:.0f} s while dead letters were read; try again"
-                )
+        broker = self._settings.bootstrap_servers
+        return read_up_to(self._consumer, partitions, ends, broker=broker, most=100)
 
 
 @asynccontextmanager

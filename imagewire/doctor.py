@@ -207,7 +207,7 @@ def _policy(settings: Settings) -> Check:
     from operators.policy import Policy
 
     try:
-        policy = Policy.load(settings.policy.file, settings.policy.calibrations)
+        policy = Policy.load(settings.policy.file, settings.policy.calibration_files())
     except OperatorError as error:
         return Check("policy", "error", str(settings.policy.file), str(error))
     return Check("policy", "ok", f"{policy.version}, {len(policy.rules)} rules")

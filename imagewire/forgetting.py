@@ -9,23 +9,26 @@ one is away the others are done all the same, the report says so, and the comman
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 
-from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError
 
 from imagewire.connection import Connection
+from imagewire.forgetting_tombstones import (
+    AT_ONCE,
+    IdsOnDisk,
+    TombstonePublisher,
+    TombstonesRefusedError,
+    tombstone_publisher,
+)
 from imagewire.settings import Settings
 from sinks.clickhouse.erasing import ClickHouseEraser, Selection
 from sinks.kafka.settings import KafkaSettings
 from sinks.qdrant.erasing import VectorEraser
-from sinks.sink import SinkError, TransientSinkError
-from streams.reviews_overrides import override_keys
-from streams.tombstones import Kind, tombstone_key, tombstone_record
+from sinks.sink import SinkError
 
 SETTLE_SECONDS = 3.0
 """Between the tombstones and the erasure, for workers to learn of them and end a write."""
@@ -54,12 +57,14 @@ class ForgetReport:
     """What was erased where.
 
     Attributes:
-        image_ids: the images that the selection named or led to.
+        images: how many the selection named or led to.
+        image_ids: those of them, at most a thousand.
         kept: topics that keep records about them until these expire, and for how long: in
             milliseconds, -1 for ever, `None` if the broker does not say.
     """
 
-    image_ids: list[str]
+    images: int = 0
+    image_ids: list[str] = field(default_factory=list)
     erased: list[Erased] = field(default_factory=list)
     kept: dict[str, int | None] = field(default_factory=dict)
 
@@ -99,43 +104,114 @@ async def forget(
         TransientSinkError: the tombstones cannot be published, so nothing was erased; or, in a dry
             run, a store is away.
     """
-    report = ForgetReport(list(selection.image_ids))
-    looked_up: str | None = None
-    decided: list[str] = []
-    if (selection.content_ids or selection.feeds) and settings.clickhouse.enabled:
-        try:
-            found, decided = await asyncio.to_thread(_image_ids, settings, selection)
-            report.image_ids = sorted({*selection.image_ids, *found})
-        except SinkError as error:
-            looked_up = str(error)
-    wide = replace(selection, image_ids=report.image_ids)
-    if not dry_run:
-        report_step("publishing tombstones")
-        report.erased += await _publish(settings.kafka, selection, report.image_ids, decided)
-        report_step("waiting for workers to learn of them")
-        await asyncio.sleep(settle)
-    if looked_up is not None:
-        report.erased.append(Erased("clickhouse", "images_raw", 0, looked_up))
-    report_step("counting" if dry_run else "erasing rows and vectors")
-    totals: dict[tuple[str, str], int] = {}
-    for look in range(1 if dry_run else _LOOKS):
-        found_now = await _stores(settings, wide, dry_run=dry_run)
-        errors = [each for each in found_now if each.error is not None]
-        for each in found_now:
-            if each.error is None:
-                key = (each.store, each.place)
-                totals[key] = totals.get(key, 0) + each.count
-        if errors:
+    with IdsOnDisk() as found:
+        report = ForgetReport()
+        looked_up = await _tombstones(settings, selection, found, report, dry_run, report_step)
+        report.images = len(selection.image_ids) + len(found)
+        report.image_ids = [*selection.image_ids, *found.first][: IdsOnDisk.SHOWN]
+        if not dry_run:
+            report_step("waiting for workers to learn of them")
+            await asyncio.sleep(settle)
+        if looked_up is not None:
+            report.erased.append(Erased("clickhouse", "images_raw", 0, looked_up))
+        report_step("counting" if dry_run else "erasing rows and vectors")
+        totals: dict[tuple[str, str], int] = {}
+        for look in range(1 if dry_run else _LOOKS):
+            news, errors = 0, []
+            for part in _parts(selection, found, counted=dry_run):
+                for each in await _stores(settings, part, dry_run=dry_run):
+                    if each.error is None:
+                        key = (each.store, each.place)
+                        totals[key] = totals.get(key, 0) + each.count
+                        news += each.count
+                    else:
+                        errors.append(each)
+                if errors:
+                    break
             report.erased += errors
-            break
-        if look and not any(each.count for each in found_now):
-            break
-        if not dry_run and look + 1 < _LOOKS:
-            # A write that was under way when its tombstone came may end only now.
-            await asyncio.sleep(min(1.0, settle))
+            if errors or (look and not news):
+                break
+            if not dry_run and look + 1 < _LOOKS:
+                # A write that was under way when its tombstone came may end only now.
+                await asyncio.sleep(min(1.0, settle))
     report.erased += [Erased(store, place, count) for (store, place), count in totals.items()]
     report.kept = await _kept(settings.kafka)
     return report
+
+
+async def _tombstones(
+    settings: Settings,
+    selection: Selection,
+    found: IdsOnDisk,
+    report: ForgetReport,
+    dry_run: bool,
+    report_step: Callable[[str], object],
+) -> str | None:
+    """Publish the tombstones of a selection and of the images that it leads to, which are put into
+    `found`; why they could not all be looked up, if so."""
+    if dry_run:
+        return await _look_up(settings, selection, found, None)
+    report_step("publishing tombstones")
+    async with tombstone_publisher(settings.kafka) as publisher:
+        await publisher.forget(selection)
+        trouble = await _look_up(settings, selection, found, publisher)
+    topics = settings.kafka.topics
+    report.erased += [
+        Erased("kafka", topics.forgotten, publisher.tombstones),
+        Erased("kafka", topics.overrides, publisher.withdrawn),
+    ]
+    return trouble
+
+
+async def _look_up(
+    settings: Settings,
+    selection: Selection,
+    found: IdsOnDisk,
+    publisher: TombstonePublisher | None,
+) -> str | None:
+    """Put the images with the contents that are meant into `found`, and tell the publisher of them,
+    and of the images of the feeds over which people decided; why not, if ClickHouse is away."""
+    if not settings.clickhouse.enabled or not (selection.content_ids or selection.feeds):
+        return None
+    named = set(selection.image_ids)
+    eraser = ClickHouseEraser(settings.clickhouse)
+    try:
+        async for ids in _pages(eraser.image_ids_of, selection.content_ids):
+            new = [each for each in ids if each not in named]
+            found.add(new)
+            if publisher is not None:
+                await publisher.forget(Selection(new))
+        if publisher is not None:
+            async for ids in _pages(eraser.decided_images_of, selection.feeds):
+                await publisher.withdraw_decisions(ids)
+    except TombstonesRefusedError:
+        raise
+    except SinkError as error:
+        return str(error)
+    finally:
+        await asyncio.to_thread(eraser.close)
+    return None
+
+
+async def _pages(
+    ids_of: Callable[[Sequence[str], str, int], list[str]], names: Sequence[str]
+) -> AsyncIterator[list[str]]:
+    after = ""
+    while ids := await asyncio.to_thread(ids_of, names, after, AT_ONCE):
+        yield ids
+        after = ids[-1]
+
+
+def _parts(selection: Selection, found: IdsOnDisk, *, counted: bool) -> Iterator[Selection]:
+    """What is to be erased, in parts that fit into memory: first by content and feed, which is one
+    step however many images there are, then what is left of the images by their ids.
+
+    Args:
+        counted: nothing is erased in between, so what the first step counted is left out.
+    """
+    yield selection
+    for ids in found.pages():
+        yield Selection(ids, without=selection.content_ids if counted else ())
 
 
 async def lift(settings: Settings, selection: Selection) -> int:
@@ -145,29 +221,8 @@ async def lift(settings: Settings, selection: Selection) -> int:
     Raises:
         TransientSinkError: the broker does not take it.
     """
-    keys = [
-        tombstone_key(kind, name)
-        for kind, names in _named(selection, selection.image_ids).items()
-        for name in names
-    ]
-    await _send(settings.kafka, [(settings.kafka.topics.forgotten, key, None) for key in keys])
-    return len(keys)
-
-
-def _named(selection: Selection, image_ids: Sequence[str]) -> dict[Kind, Sequence[str]]:
-    return {"image": image_ids, "content": selection.content_ids, "feed": selection.feeds}
-
-
-def _image_ids(settings: Settings, selection: Selection) -> tuple[list[str], list[str]]:
-    """The images with the contents that are meant, and those of the feeds that were decided."""
-    eraser = ClickHouseEraser(settings.clickhouse)
-    try:
-        return (
-            eraser.image_ids_of(selection.content_ids),
-            eraser.decided_images_of(selection.feeds),
-        )
-    finally:
-        eraser.close()
+    async with tombstone_publisher(settings.kafka) as publisher:
+        return await publisher.lift(selection)
 
 
 async def _stores(settings: Settings, selection: Selection, *, dry_run: bool) -> list[Erased]:
@@ -182,7 +237,8 @@ async def _stores(settings: Settings, selection: Selection, *, dry_run: bool) ->
         try:
             async with VectorEraser(settings.qdrant) as vectors:
                 act = vectors.count if dry_run else vectors.erase
-                points = await act(selection.image_ids, selection.content_ids, selection.feeds)
+                ids, contents = selection.image_ids, selection.content_ids
+                points = await act(ids, contents, selection.feeds, selection.without)
             found += [Erased("qdrant", name, count) for name, count in points.items()]
         except SinkError as error:
             found.append(Erased("qdrant", settings.qdrant.collection, 0, str(error)))
@@ -195,43 +251,6 @@ def _rows(settings: Settings, selection: Selection, *, dry_run: bool) -> dict[st
         return eraser.count(selection) if dry_run else eraser.erase(selection)
     finally:
         eraser.close()
-
-
-async def _publish(
-    kafka: KafkaSettings, selection: Selection, image_ids: list[str], decided: list[str]
-) -> list[Erased]:
-    """Publish tombstones, and take the images' decisions off the compacted topic, which would keep
-    their ids for ever."""
-    now = time.time_ns() // 1_000_000
-    tombstones = [
-        tombstone_record(kind, name, now)
-        for kind, names in _named(selection, image_ids).items()
-        for name in names
-    ]
-    keys = [key for each in sorted({*image_ids, *decided}) for key in override_keys(each)]
-    keys += [key for each in selection.content_ids for key in override_keys(content_id=each)]
-    # Tombstones first: they alone keep things from coming back.
-    await _send(kafka, [(kafka.topics.forgotten, key, value) for key, value in tombstones])
-    await _send(kafka, [(kafka.topics.overrides, key, None) for key in keys])
-    return [
-        Erased("kafka", kafka.topics.forgotten, len(tombstones)),
-        Erased("kafka", kafka.topics.overrides, len(keys)),
-    ]
-
-
-async def _send(kafka: KafkaSettings, records: Sequence[tuple[str, bytes, bytes | None]]) -> None:
-    producer = AIOKafkaProducer(**kafka.producer_options())
-    try:
-        await producer.start()
-        sent = [await producer.send(topic, value, key=key) for topic, key, value in records]
-        await asyncio.gather(*sent)
-    except (KafkaError, OSError) as error:
-        raise TransientSinkError(
-            f"the broker at {kafka.bootstrap_servers} does not take tombstones: {error!r}; nothing "
-            "was erased, run it again"
-        ) from error
-    finally:
-        await producer.stop()
 
 
 async def _kept(kafka: KafkaSettings) -> dict[str, int | None]:

@@ -55,11 +55,11 @@ def _check_lists(settings: Settings) -> None:
             read_terms(settings.terms)
         except TermsError as error:
             raise ConfigurationError(f"terms: {error}") from error
-    if settings.policy.calibrations:
+    if settings.policy.calibrations or settings.policy.calibrations_folder:
         from operators.calibration import CalibrationError, read_calibration
 
         try:
-            for file in settings.policy.calibrations:
+            for file in settings.policy.calibration_files():
                 read_calibration(file)
         except CalibrationError as error:
             raise ConfigurationError(f"policy.calibrations: {error}") from error

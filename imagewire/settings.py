@@ -35,6 +35,7 @@ from pydantic_settings import (
 
 from imagewire.api.settings import ApiSettings
 from imagewire.model_health_settings import ModelHealthSettings
+from imagewire.policy_settings import PolicySettings
 from imagewire.retention_settings import RetentionSettings
 from imagewire.secret_files import SecretFileError, named_by_file, read_secret_files
 from imagewire.settings_mistakes import Mistakes, NotJsonError
@@ -155,32 +156,6 @@ class ModelSettings(Section):
     )
     catalogs: tuple[Path, ...] = Field(
         (), description="Files that add to or override the catalogue of models."
-    )
-
-
-class PolicySettings(Section):
-    """What decides."""
-
-    file: Path | None = Field(
-        None,
-        description="The policy's TOML file; the one that is shipped when not set. A worker takes "
-        "over changes while it runs.",
-    )
-    calibrations: tuple[Path, ...] = Field(
-        (), description="Files written by 'imagewire calibrate', for rules that read 'calibrated'."
-    )
-    name: str = Field(
-        "default",
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,79}$",
-        description="Which policy of the topic kafka.topics.policy this worker follows.",
-    )
-    follow: bool = Field(
-        True,
-        description="Take over policies that are published on kafka.topics.policy ('imagewire "
-        "policy publish'). While one stands there, it is in force instead of the file.",
-    )
-    check_seconds: float = Field(
-        2.0, ge=0.1, le=3600, description="Seconds between two looks at the files for changes."
     )
 
 

@@ -191,6 +191,7 @@ class Worker:
                 reuse=reuse,
                 service_times=self._service_times,
                 batches_at_once=self._chain.count,
+                decoded_at_once=settings.decode.threads or available_processors(),
                 known=self._chain if settings.bans.enabled else None,
             )
             await self._stream(self._pipeline)

@@ -24,9 +24,13 @@ Task = Literal[
     "text-detection",
     "text-recognition",
     "embedding",
+    "text-embedding",
+    "tokenizer",
     "classification",
 ]
-Format = Literal["onnx", "torch-state-dict", "torchscript", "ultralytics-pt", "engine"]
+Format = Literal[
+    "onnx", "torch-state-dict", "torchscript", "ultralytics-pt", "engine", "tokenizer-json"
+]
 
 BUNDLED = Path(__file__).with_name("catalog.toml")
 

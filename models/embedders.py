@@ -20,9 +20,12 @@ class EmbedderOptions(ImageInput):
     Attributes:
         pooling: of networks that give a vector for each patch: the first (the class token of a
             vision transformer) or the mean of all.
+        words: the model of the catalogue (task `text-embedding`) that was trained beside it, for
+            searches by words; see `models.text_encoders`.
     """
 
     pooling: Literal["first", "mean"] = "first"
+    words: str | None = None
 
 
 class Embedder:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -22,6 +22,7 @@ import msgspec
 from operators.operator import OperatorError
 
 FORMAT = 1
+SUFFIX = ".calibration.json"
 MAX_FILE_BYTES = 4 * 1024 * 1024
 """An isotonic curve has at most some thousands of points of about 40 bytes."""
 
@@ -140,6 +141,27 @@ def read_calibration(file: Path) -> Calibration:
             f"{file}: not a calibration of format {FORMAT}: {error}; "
             "make it anew with 'imagewire calibrate'"
         ) from error
+
+
+def calibration_files(named: Sequence[Path], folder: Path | None) -> tuple[Path, ...]:
+    """`named` and, in the order of their names, the files of `folder` that end in
+    `.calibration.json`; none if there is no such folder (yet).
+
+    Raises:
+        CalibrationError: the folder cannot be read.
+    """
+    if folder is None:
+        return tuple(named)
+    try:
+        names = sorted(path.name for path in folder.iterdir() if path.name.endswith(SUFFIX))
+    except FileNotFoundError:
+        names = []
+    except OSError as error:
+        raise CalibrationError(
+            f"{folder}: the folder of calibrations cannot be read ({error.strerror}); correct "
+            "policy.calibrations_folder, or the folder's permissions"
+        ) from error
+    return (*named, *(folder / name for name in names))
 
 
 def write_calibration(calibration: Calibration, file: Path) -> None:

@@ -35,8 +35,13 @@ class BatchLimits:
             )
 
 
-_LIVE_IS_ABOUT = 16
-"""So many batches without a live frame, and bulk has the device for itself."""
+_LIVE_IS_ABOUT_SECONDS = 10.0
+"""So long without a live frame, and bulk has the device for itself. A burst of live frames that
+comes after a pause meets one full batch of bulk; one live frame every few seconds is a stream."""
+_BULK_MAY_ADD = 0.25
+"""By how much of its own time bulk may stretch a batch while live frames come: the next live frame
+waits for the rest of it. On a processor, where every frame takes its time, that is one bulk frame
+at a time; on a GPU, which does several in the time of one, as many as that."""
 
 
 @dataclass(slots=True)
@@ -49,8 +54,8 @@ class BatchQueue:
     """Frames that wait for the device, and the rules by which they leave. Knows no event loop.
 
     Live frames leave first; bulk frames fill what is left of a batch. While live frames come, bulk
-    fills it only as far as the device is expected to be done within `max_wait`, since the next live
-    frame has to wait for that. Within a lane the order of arrival is kept.
+    fills it only as far as that hardly takes the device longer, since the next live frame has to
+    wait for it. Within a lane the order of arrival is kept.
     """
 
     def __init__(
@@ -73,7 +78,7 @@ class BatchQueue:
         self._admits = admits
         self._lanes: dict[Lane, deque[_Waiting]] = {Lane.LIVE: deque(), Lane.BULK: deque()}
         self._lane_bytes = dict.fromkeys(self._lanes, 0)
-        self._batches_without_live = _LIVE_IS_ABOUT
+        self._last_live = float("-inf")
 
     def limit_to(self, max_batch: int) -> None:
         """From now on a batch holds at most `max_batch` frames."""
@@ -116,21 +121,36 @@ class BatchQueue:
         oldest = min(item.frame.received_at for lane in lanes for item in self._lanes[lane])
         return oldest + limits.max_wait - self._predict(waiting)
 
-    def cut(self) -> list[Frame]:
+    def ready(self, now: float) -> int:
+        """How many frames a batch would have that waited for no more: bulk frames count only where
+        it may be full of them."""
+        return self.waiting(Lane.LIVE)[0] if self._live_is_about(now) else len(self)
+
+    def cut(self, now: float = 0.0) -> list[Frame]:
         """Take the next batch: never more than the limits allow, but at least one frame if any
-        may leave."""
+        may leave.
+
+        Args:
+            now: on the clock of `Frame.received_at`.
+        """
         batch: list[Frame] = []
         size = 0
         if self._lanes[Lane.LIVE]:
-            self._batches_without_live = 0
-        else:
-            self._batches_without_live += 1
+            self._last_live = now
+        live_is_about = self._live_is_about(now)
+        own = max(min(len(self._lanes[Lane.LIVE]), self._limits.max_batch), 1)
+        most = (1 + _BULK_MAY_ADD) * self._predict(own)
         for lane in (Lane.LIVE, Lane.BULK):
             items = self._lanes[lane] if self._admits(lane) else ()
             while items and len(batch) < self._limits.max_batch:
                 if batch and size + items[0].size > self._limits.max_batch_bytes:
                     return batch
-                if batch and lane is Lane.BULK and self._holds_up(len(batch) + 1):
+                if (
+                    batch
+                    and lane is Lane.BULK
+                    and live_is_about
+                    and self._predict(len(batch) + 1) > most
+                ):
                     return batch
                 item = items.popleft()
                 batch.append(item.frame)
@@ -138,9 +158,8 @@ class BatchQueue:
                 self._lane_bytes[lane] -= item.size
         return batch
 
-    def _holds_up(self, batch_size: int) -> bool:
-        live_is_about = self._batches_without_live < _LIVE_IS_ABOUT
-        return live_is_about and self._predict(batch_size) > self._limits.max_wait
+    def _live_is_about(self, now: float) -> bool:
+        return now - self._last_live < _LIVE_IS_ABOUT_SECONDS
 
     def clear(self) -> list[Frame]:
         """Take everything that waits, in no particular batch."""
@@ -207,16 +226,17 @@ class MicroBatcher:
         """Wait until a batch closes and take it. Call when the device is free.
 
         Args:
-            at_least: wait until so many frames are there, too.
+            at_least: wait until so many frames can leave together, too.
 
         Returns:
             At least one frame; an empty list only after `close`, when nothing is left.
         """
         while True:
-            enough = self._closed or len(self._queue) >= at_least
+            now = self._clock()
+            enough = self._closed or at_least == 1 or self._queue.ready(now) >= at_least
             closes_at = self._queue.closes_at() if enough else None
-            if closes_at is not None and (self._closed or closes_at <= self._clock()):
-                batch = self._queue.cut()
+            if closes_at is not None and (self._closed or closes_at <= now):
+                batch = self._queue.cut(now)
                 self._left.set()
                 return batch
             if self._closed and not len(self._queue):

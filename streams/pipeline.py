@@ -54,6 +54,7 @@ class Pipeline:
         reuse: Reuse | None = None,
         service_times: ServiceTimes | None = None,
         batches_at_once: int = 1,
+        decoded_at_once: int | None = None,
         known: RecognisesImages | None = None,
     ) -> None:
         """
@@ -63,6 +64,8 @@ class Pipeline:
             service_times: what the chain's `observe` is given to; when `None`, the time for a
                 whole batch is learned here.
             batches_at_once: how many threads may call the chain's `analyse` side by side.
+            decoded_at_once: how many images the decoder works on side by side; bulk frames wait
+                for a turn of their own while live ones come. `None` for a decoder of whole batches.
             known: recognises banned images; settles the verdicts of some before they are decoded or
                 while their batch is still analysed.
         """
@@ -102,6 +105,7 @@ class Pipeline:
             lambda frame: len(frame.content or b""),
             max_frames=2 * batch.max_batch,
             max_bytes=stream.max_in_flight_bytes,
+            predict=lambda count: -(-count // decoded_at_once) if decoded_at_once else 0,
             # Decoded bulk frames that found no room would keep live ones from being decoded.
             admits=lambda lane: (
                 lane is Lane.LIVE or self._to_device.has_room(lane, batch.max_batch)

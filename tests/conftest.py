@@ -22,6 +22,33 @@ sys.path.append(str(Path(__file__).parent / "servers"))
 from front_process import ClickHouseServer, QdrantServer, clickhouse_server, qdrant_server
 from shared_broker import SharedBroker, broker_at_hand, missing, shared_broker
 
+# A Kafka lives for minutes here: to compile it thoroughly took as long as all else that it did.
+os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1")
+# Networks run beside brokers, stores and each other: a thread that has the processor and turns in
+# circles until its neighbour gets one, as OpenMP's do, takes it from whoever had something to do.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+LONGEST = {
+    *("test_chaos_short.py", "test_text.py", "test_stream_on_brokers.py", "test_forgetting.py"),
+    *("test_testbed.py", "test_embedded_broker.py", "test_intake.py", "test_decode_containment.py"),
+}
+"""Their tests take 5 s to a minute each. Last of all they would keep one process of a run busy that
+the others have long left."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest begins first, and what shares a fixture of its module shares a process.
+
+    pytest-xdist gives each test to whichever process is free: both would then load the same model.
+    """
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+    for item in items:
+        assert isinstance(item, pytest.Function)
+        made = item._fixtureinfo.name2fixturedefs.values()
+        shares = any(fixtures[-1].scope == "module" for fixtures in made if fixtures)
+        if shares and item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
 
 @pytest.fixture(scope="session")
 def run_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -188,7 +188,9 @@ def _report(measured: Measured, sizes: tuple[Size, ...], quick: bool) -> Report:
         "decode_contained_over_opencv",
         measured.ratios(middle, CONTAINED, OPENCV),
         target=CONTAINED_TARGET,
-        note=f"{_words(middle)}, {measured.threads[-1]} processes against as many threads",
+        note=f"{_words(middle)}, {measured.threads[-1]} processes against as many threads; ours "
+        "hashes each image and checks its header, too, and hands the pixels over from a process "
+        "that may crash",
     )
     over_full = figure(
         "decode_reduced_over_full",

@@ -19,6 +19,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bench.core_time import CoreTime, core_table, core_time
 from bench.figures import Figure, Options, Report, figure
 from bench.laps import Contestant
 from bench.models_alone import models_alone
@@ -28,6 +29,7 @@ from bench.rates import steady_rate
 from bench.results import on_gpu
 from bench.testbed import Record, Route, RunningWorker, Testbed, reference
 
+_MODELS = "models' process"
 _LONG_SESSION = {"IMAGEWIRE_STREAM__SESSION_TIMEOUT": "120"}
 """A worker sleeps while its models run alone, and must still have its partitions afterwards."""
 
@@ -87,6 +89,7 @@ class Rates:
     files: list[float] = field(default_factory=list)
     http: list[float] = field(default_factory=list)
     way: str = ""
+    cores: dict[str, list[CoreTime]] = field(default_factory=dict)
 
     def ratios(self, rates: list[float]) -> list[float]:
         return [rate / ceiling for rate, ceiling in zip(rates, self.ceiling, strict=True)]
@@ -143,16 +146,20 @@ async def _measure(
         models_alone(bed.logs, settings, different=_DIFFERENT) as models,
         bed.worker(route, settings | server.environment() | _LONG_SESSION) as worker,
     ):
-        line = Line(bed, worker, operators)
+        line = Line(bed, worker, operators, server.pid)
         # Two laps that are not counted: code is loaded, service times are learned.
         await line.lap(_from_disk(photos, folder, line.next_numbers()))
         await line.lap(_from_web(server, line.next_numbers()))
         batch, rates.way = await _best_way(options, models, worker, operators)
         for repeat in range(1 if options.quick else options.repeats):
-            with _asleep(worker):
+            with _asleep(worker), core_time({_MODELS: models.pid}) as alone:
                 rates.ceiling.append(await _ceiling(models, operators, batch, rates.way))
             rates.files.append(await line.lap(_from_disk(photos, folder, line.next_numbers())))
+            from_disk = line.cores
             rates.http.append(await line.lap(_from_web(server, line.next_numbers())))
+            laps = {"models alone": alone, "from disk": from_disk, "over HTTP": line.cores}
+            for name, cores in laps.items():
+                rates.cores.setdefault(name, []).append(cores)
             options.report(
                 f"{repeat + 1} of {options.repeats}: {operators.label}: models alone "
                 f"{rates.ceiling[-1]:.2f}, from disk {rates.files[-1]:.2f}, over HTTP "
@@ -165,7 +172,11 @@ async def _measure(
 class Line:
     """Laps through the worker, one after the other on the same topics."""
 
-    def __init__(self, bed: Testbed, worker: RunningWorker, operators: OperatorSet) -> None:
+    def __init__(
+        self, bed: Testbed, worker: RunningWorker, operators: OperatorSet, server: int | None
+    ) -> None:
+        self.cores = CoreTime()
+        self._server = server
         self._bed = bed
         self._worker = worker
         self._operators = operators
@@ -180,16 +191,22 @@ class Line:
 
     async def lap(self, records: list[Record]) -> float:
         """Publish all at once, and time the verdicts."""
-        await self._bed.fill(self._worker.route.images, records)
-        verdicts = await self._bed.verdicts(
-            self._worker.route.verdicts, self._count, skip=self._finished, within=300.0
-        )
+        with core_time(self._processes()) as self.cores:
+            await self._bed.fill(self._worker.route.images, records)
+            verdicts = await self._bed.verdicts(
+                self._worker.route.verdicts, self._count, skip=self._finished, within=300.0
+            )
         self._finished += self._count
         # Only then the stores, so that the next lap finds them idle; asking costs the worker time.
         await self._worker.wait_until_finished(self._finished)
         operators = self._operators
         times = [verdict.at for verdict in verdicts]
         return steady_rate(times, operators.warm_up, operators.cool_down)
+
+    def _processes(self) -> dict[str, int | None]:
+        servers = {status.name: status.pid for status in self._bed.stack.status()}
+        own = {_MODELS: self._worker.pid, "photo server": self._server, "the bench": os.getpid()}
+        return own | servers
 
 
 def _from_disk(photos: Photos, folder: Path, numbers: range) -> list[Record]:
@@ -270,6 +287,14 @@ def _report(found: dict[OperatorSet, Rates], options: Options) -> Report:
             + " | ".join(f"{value:.2f}" for value in medians)
             + f" | {statistics.median(disk):.3f} | {statistics.median(http):.3f} | {rates.way} |"
         )
+    lines += [
+        "",
+        "What the cores do meanwhile, warm-up and last batches included. The models get what the "
+        "broker, the stores and the rest of the worker leave of the cores; what those take while "
+        "nothing comes is in it, and weighs the more the fewer images there are in a second.",
+    ]
+    for operators, rates in found.items():
+        lines += ["", f"With {operators.label}:", "", core_table(rates.cores, operators.count)]
     return Report(
         "End to end over ceiling", "make bench ONLY=end_to_end", "\n".join(lines), figures
     )

@@ -37,6 +37,8 @@ from operators.pdq_turns import turned
 
 FOLDER_VARIABLE = "IMAGEWIRE_BENCH_PHOTOS"
 SIDE = 640
+LEAST = 100
+"""Photos; figures of fewer would replace better ones in bench/RESULTS.md."""
 DISTANCE = 31
 QUALITY = 50
 THRESHOLDS = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4)
@@ -117,6 +119,11 @@ class _Known:
 def run(options: Options) -> Report:
     """Ban every photo, and look for every edit."""
     photos = load_photos(6 if options.quick else None)
+    if not options.quick and len(photos) < LEAST:
+        raise RuntimeError(
+            f"{len(photos)} photos are too few to measure accuracy by, {LEAST} are the least: run "
+            f"`python -m bench.gather_photos FOLDER` and set {FOLDER_VARIABLE}=FOLDER"
+        )
     embedder = _embedder(options.device)
     try:
         originals = _known([photo.picture for photo in photos], embedder)
@@ -297,7 +304,11 @@ def _report(originals: _Known, edits: Mapping[str, _Known], sources: Mapping[str
             *thresholds,
         ]
     )
-    return Report("Near duplicates", "make bench ONLY=near_duplicates", text, figures)
+    command = (
+        "python -m bench.gather_photos FOLDER; "
+        f"{FOLDER_VARIABLE}=FOLDER make bench ONLY=near_duplicates"
+    )
+    return Report("Near duplicates", command, text, figures)
 
 
 def _recall(*near: NDArray[np.bool_]) -> float:

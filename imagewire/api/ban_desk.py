@@ -15,8 +15,11 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from aiokafka import AIOKafkaProducer
+from numpy.typing import NDArray
 
+from imagewire.api.waiting import turn_of
 from imagewire.settings import Settings
 from operators.ban_records import (
     Banlist,
@@ -41,7 +44,7 @@ ORDER BY version DESC LIMIT 1 BY image_id
 """
 
 Ask = Callable[..., Awaitable[list[dict[str, Any]]]]
-VectorsOf = Callable[[str, Sequence[str]], Awaitable[Mapping[str, Sequence[float]]]]
+VectorsOf = Callable[[str, Sequence[str]], Awaitable[Mapping[str, NDArray[np.float32]]]]
 """The stored vectors of images, by embedder and ids."""
 
 
@@ -84,7 +87,7 @@ class BanDesk:
             TransientSinkError
         """
         topic = await self._topic()
-        async with self._turn:
+        async with turn_of(self._turn, "Kafka"):
             if self._known is not None and time.monotonic() < self._known[0]:
                 return self._known[1]
             keys = await topic.standing()
@@ -109,7 +112,7 @@ class BanDesk:
         """
         await self.list_named(name)
         topic = await self._topic()
-        async with self._turn:
+        async with turn_of(self._turn, "Kafka"):
             keys = await topic.standing(
                 lambda key: (
                     key.list == name
@@ -154,7 +157,7 @@ class BanDesk:
             TransientSinkError
         """
         topic = await self._topic()
-        async with self._turn:
+        async with turn_of(self._turn, "Kafka"):
             keys = await topic.standing(
                 lambda key: (
                     key.list == name
@@ -214,7 +217,7 @@ class BanDesk:
                 content = rows[image_id]["content_id"]
                 # Copies of one picture are one exemplar.
                 made[content] = BannedExemplar(
-                    hash=content, model=model, vector=packed(vector), **about
+                    hash=content, model=model, vector=packed(vector.tolist()), **about
                 )
         return list(made.values()), known
 
@@ -259,7 +262,7 @@ class BanDesk:
     async def _topic(self) -> Bans:
         from imagewire.bans import Bans
 
-        async with self._turn:
+        async with turn_of(self._turn, "Kafka"):
             if self._bans is None:
                 await ensure_topics(self._settings.kafka)
                 self._bans = Bans(self._settings.kafka, await self._producer())

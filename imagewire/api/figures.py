@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from imagewire.api.kafka_lag import KafkaLag, Lag
+from imagewire.api.waiting import turn_of
 from imagewire.settings import Settings
 
 T = TypeVar("T")
@@ -75,7 +76,7 @@ class Kept(Generic[T]):
     async def get(self, key: Hashable, ask: Callable[[], Awaitable[T]]) -> T:
         """The answer to `ask`, which `key` stands for."""
         turn = self._turns.setdefault(key, asyncio.Lock())
-        async with turn:
+        async with turn_of(turn, "ClickHouse"):
             known = self._known.get(key)
             if known is not None and time.monotonic() < known[0]:
                 return known[1]

@@ -7,6 +7,7 @@ a problem without a word about the inside.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import re
@@ -109,6 +110,10 @@ class Gate:
                 if status:
                     raise
                 await problem.response(request_id)(scope, receive, answer)
+            except asyncio.CancelledError:
+                # The process ends. What was begun is cut off, which the server sees to.
+                if not status:
+                    await _ending().response(request_id)(scope, receive, answer)
             except Exception:
                 logger.exception("request %s failed: %s", request_id, _named(scope))
                 if status:  # the answer has begun: it can only be cut off
@@ -173,6 +178,16 @@ def _busy() -> Problem:
         "as many requests are being answered as api.max_requests and api.max_uploads allow; ask "
         "again",
         headers={"Retry-After": "1"},
+    )
+
+
+def _ending() -> Problem:
+    return Problem(
+        503,
+        "ending",
+        "The service ends",
+        "the service was told to end before this was answered; ask again",
+        headers={"Retry-After": "5", "Connection": "close"},
     )
 
 

@@ -176,12 +176,17 @@ SELECT
     toUnixTimestamp64Milli(decided_at) AS decided_at_ms, decision, toString(reviewer) AS reviewer,
     reason, machine_verdict, toString(policy) AS policy, rules, image_id, toString(feed) AS feed
 FROM reviews
-WHERE image_id = {{id:String}}
-    OR ({{content:String}} != '' AND content_id = {{content:String}} AND {_MAY_SEE})
+WHERE {_MAY_SEE}
+    AND
+    (
+        image_id = {{id:String}}
+        OR ({{content:String}} != '' AND content_id = {{content:String}})
+    )
 ORDER BY decided_at, decision_id
 LIMIT 1000
 """
-"""What people decided on an image, or on another with the same bytes that the caller may see."""
+"""What people decided on an image, or on another with the same bytes, in feeds that the caller may
+see."""
 
 FAILURE = f"""
 SELECT
@@ -226,6 +231,46 @@ WHERE verdict = {{verdict:String}} AND written_verdict != verdict
 LIMIT {{limit:UInt32}}
 """
 """Images that people gave another verdict than their rows, and their points in Qdrant, say."""
+
+FEED_TOTALS = f"""
+SELECT
+    toString(feed) AS feed, toInt64(sum(here)) AS images, max(latest) AS last_event_time_ms,
+    sumIf(here, seen = 'review') AS review, sumIf(here, seen = 'block') AS block
+FROM
+(
+    SELECT
+        feed, toString(verdict) AS seen, count() AS here,
+        toUnixTimestamp64Milli(max(event_time)) AS latest
+    FROM images_raw
+    WHERE {_MAY_SEE}
+    GROUP BY feed, verdict
+)
+GROUP BY feed
+ORDER BY last_event_time_ms DESC, feed
+LIMIT 10000
+"""
+"""Feeds, from the sums that parts keep (projection `by_feed`): a repeat of an image counts until
+its parts are merged, and verdicts are those that images came with."""
+
+DECIDED_FEEDS = f"""
+SELECT toString(feed) AS feed, decision, machine, toInt64(count()) AS images
+FROM
+(
+    SELECT latest.3 AS feed, latest.4 AS decision, latest.5 AS machine
+    FROM
+    (
+        SELECT
+            max((decided_at, decision_id, toString(feed), toString(decision),
+                toString(machine_verdict))) AS latest
+        FROM reviews_raw
+        WHERE {_MAY_SEE}
+        GROUP BY image_id
+    )
+)
+WHERE decision IN ('allow', 'block') AND decision != machine AND machine != 'none'
+GROUP BY feed, decision, machine
+"""
+"""How many images of a feed people gave another verdict than the policy."""
 
 FEEDS = f"""
 SELECT

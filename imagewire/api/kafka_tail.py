@@ -14,16 +14,17 @@ import time
 from collections.abc import Callable, Sequence
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaConnectionError, KafkaError
 
 from sinks.kafka.reachable import connection_error
 from sinks.kafka.settings import KafkaSettings
-from sinks.sink import SinkError
+from sinks.sink import SinkError, TransientSinkError
 
 logger = logging.getLogger(__name__)
 
 _REST_AFTER_SECONDS = 60.0
 _PAUSE_SECONDS = 1.0
+_PATIENCE_SECONDS = 5.0
 _AT_ONCE = 500
 Listen = Callable[[ConsumerRecord], None]
 
@@ -43,6 +44,7 @@ class KafkaTail:
         self._task: asyncio.Task[None] | None = None
         self._following: asyncio.Future[None] | None = None
         self._starting = asyncio.Lock()
+        self._consumer: AIOKafkaConsumer | None = None
         self.positions: dict[TopicPartition, int] = {}
 
     async def ready(self) -> None:
@@ -58,6 +60,24 @@ class KafkaTail:
                 self._task = asyncio.create_task(self._run(), name=f"follow {self._topics}")
         assert self._following is not None
         await asyncio.shield(self._following)
+
+    async def ends(self) -> dict[TopicPartition, int]:
+        """Of each partition that is followed the offset that its next record will have, as the
+        broker knows it.
+
+        Raises:
+            TransientSinkError: it does not answer.
+        """
+        try:
+            if self._consumer is None:
+                raise KafkaConnectionError("it is away")
+            async with asyncio.timeout(_PATIENCE_SECONDS):
+                return dict(await self._consumer.end_offsets(list(self.positions)))
+        except (KafkaError, OSError, TimeoutError) as error:
+            raise TransientSinkError(
+                f"{self._settings.bootstrap_servers} does not say where "
+                f"{', '.join(self._topics)} ends: {error!r}"
+            ) from error
 
     def listen(self, listen: Listen) -> None:
         """Have `listen` called with every record, in the event loop; it must not block or raise."""
@@ -89,6 +109,7 @@ class KafkaTail:
         while True:
             try:
                 await self._begin(consumer)
+                self._consumer = consumer
                 if not following.done():
                     following.set_result(None)
                 if await self._follow(consumer):
@@ -96,6 +117,7 @@ class KafkaTail:
             except (KafkaError, OSError, SinkError) as error:
                 logger.warning("%s cannot be followed now: %r", ", ".join(self._topics), error)
             finally:
+                self._consumer = None
                 await consumer.stop()
             consumer = await self._again()
 
@@ -129,9 +151,15 @@ class KafkaTail:
                 continue
 
     async def _begin(self, consumer: AIOKafkaConsumer) -> None:
-        """Go on where it was, and begin at the end of what was never followed."""
+        """Go on where it was, and begin at the end of what was never followed. What ends before
+        that was made anew while the broker was away: all of it is new."""
+        known = [place for place in consumer.assignment() if place in self.positions]
+        ends = await consumer.end_offsets(known) if known else {}
         for place in consumer.assignment():
-            if place in self.positions:
+            if place in self.positions and self.positions[place] > ends[place]:
+                await consumer.seek_to_beginning(place)
+                self.positions[place] = await consumer.position(place)
+            elif place in self.positions:
                 consumer.seek(place, self.positions[place])
             else:
                 self.positions[place] = await consumer.position(place)

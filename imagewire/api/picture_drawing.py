@@ -10,11 +10,10 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
-from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from imagewire.api.plate_lettering import Lettering
 from operators.findings import Box, Findings
 
 _QUALITY = 80
@@ -23,7 +22,6 @@ _MOST_DRAWN = 300
 _LONGEST_LABEL = 60
 _FAR = 4096.0
 """Pixels; no picture that is shown is so large."""
-_UNSHOWABLE = "\N{WHITE SQUARE}"
 
 Colour = tuple[int, int, int]
 
@@ -77,7 +75,7 @@ class _Sheet:
         self._draw = ImageDraw.Draw(canvas)
         longer = max(canvas.size)
         self._line = max(1, round(longer / 320))
-        self._font = _font(min(max(longer / 45, 10.0), 22.0))
+        self._lettering = Lettering(min(max(longer / 45, 10.0), 22.0))
         self._taken: list[Rectangle] = []
 
     def draw(self, findings: Findings, drawn: Drawn, across: float, down: float) -> None:
@@ -150,34 +148,20 @@ class _Sheet:
     def _write(self, text: str, kind: str, spot: Rectangle) -> None:
         colour, ink = _TONES[kind]
         self._draw.rectangle(spot, fill=colour)
-        self._draw.text((spot[0] + self._line + 1, spot[1]), text, fill=ink, font=self._font)
+        self._lettering.write(self._draw, (spot[0] + self._line + 1, spot[1]), text, ink)
 
     def _size(self, text: str) -> tuple[float, float]:
-        left, top, right, bottom = self._font.getbbox(text)
-        return right - min(left, 0) + 2 * (self._line + 1), bottom - min(top, 0) + self._line + 1
+        width, height = self._lettering.size(text)
+        return width + 2 * (self._line + 1), height + self._line
 
     def _fitting(self, label: str) -> str:
-        """As much of the label as has room; what no font can show is a square."""
-        text = "".join(
-            character if character.isprintable() else _UNSHOWABLE
-            for character in label[:_LONGEST_LABEL]
-        )
+        """As much of the label as has room."""
+        text = self._lettering.readable(label[:_LONGEST_LABEL])
         if len(label) > _LONGEST_LABEL:
             text += "…"
         while text and self._size(text)[0] > self._canvas.width:
             text = text[:-2].rstrip("…") + "…" if len(text) > 2 else ""
         return text
-
-
-def _font(size: float) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """DejaVu Sans, which comes inside matplotlib and so with Ultralytics: it has Latin with all its
-    accents, Cyrillic, Greek, Arabic and more. Pillow's own has plain Latin only."""
-    package = find_spec("matplotlib")
-    for folder in (package.submodule_search_locations or ()) if package is not None else ():
-        file = Path(folder, "mpl-data", "fonts", "ttf", "DejaVuSans.ttf")
-        if file.is_file():
-            return ImageFont.truetype(file, size)
-    return ImageFont.load_default(size)
 
 
 def tone(label: str) -> str:

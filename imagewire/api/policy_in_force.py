@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from imagewire.settings import Settings
 from streams.compacted_topic import CompactedTopic
 
 if TYPE_CHECKING:
+    from imagewire.policy_records import PolicyRecords
     from operators.policy import Policy
+
+logger = logging.getLogger(__name__)
 
 _PATIENCE_SECONDS = 5.0
 
@@ -28,7 +33,8 @@ class InForce:
 
     Attributes:
         policy: `None` if it cannot be used; `trouble` says why.
-        trouble: also that the topic could not be read, so that the file was.
+        trouble: also that the topic could not be read, so that the file was, or that a newer one
+            cannot be used.
     """
 
     policy: Policy | None
@@ -42,16 +48,19 @@ class PolicyInForce:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._published: bytes | None = None
+        self._records: PolicyRecords | None = None
         self._topic: CompactedTopic | None = None
         self._following: asyncio.Task[None] | None = None
         self._known: tuple[object, InForce] | None = None
 
     async def now(self) -> InForce:
         """The policy in force at this moment."""
-        trouble = await self._topic_read() if self._settings.policy.follow else None
-        published = self._published
-        found = await asyncio.to_thread(self._read, published)
+        if self._records is None:
+            made = await asyncio.to_thread(_records_of, self._settings)
+            self._records = self._records or made
+        records = self._records
+        trouble = await self._topic_read(records) if self._settings.policy.follow else None
+        found = await asyncio.to_thread(self._read, records)
         if trouble is not None and found.trouble is None:
             return InForce(found.policy, found.source, found.text, trouble)
         return found
@@ -63,11 +72,11 @@ class PolicyInForce:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._following
 
-    async def _topic_read(self) -> str | None:
+    async def _topic_read(self, records: PolicyRecords) -> str | None:
         """Why the topic was not read to its end; `None` if it was."""
         if self._topic is None:
             kafka = self._settings.kafka
-            self._topic = CompactedTopic(kafka, kafka.topics.policy, self._take)
+            self._topic = CompactedTopic(kafka, kafka.topics.policy, records.take)
             self._following = asyncio.create_task(self._topic.run(), name="policy topic")
         try:
             async with asyncio.timeout(_PATIENCE_SECONDS):
@@ -76,31 +85,38 @@ class PolicyInForce:
             return f"topic {self._settings.kafka.topics.policy} has not been read yet"
         return self._topic.trouble
 
-    def _take(self, key: bytes | None, value: bytes | None) -> None:
-        if key == self._settings.policy.name.encode():
-            self._published = value
-
-    def _read(self, published: bytes | None) -> InForce:
-        from operators.calibration import read_calibration
+    def _read(self, of_topic: PolicyRecords) -> InForce:
         from operators.operator import OperatorError
-        from operators.policy import DEFAULT_POLICY, Policy
+        from operators.policy import DEFAULT_POLICY
 
+        records = of_topic.now
         settings = self._settings.policy
-        source: Source = "shipped" if settings.file is None else "file"
-        name = "default" if settings.file is None else settings.file.stem
-        text = ""
+        file = settings.file or DEFAULT_POLICY
         try:
-            if published is not None:
-                content, source, name = published, "topic", settings.name
-            else:
-                content = (settings.file or DEFAULT_POLICY).read_bytes()
-            state = (content, source)
-            if self._known is not None and self._known[0] == state:
-                return self._known[1]
-            text = content.decode("utf-8", "replace")
-            calibrations = [read_calibration(file) for file in settings.calibrations]
-            found = InForce(Policy.read(content, name, name, calibrations), source, text, None)
-            self._known = (state, found)
-            return found
+            content = file.read_bytes()
+            state: object = (records, content, tuple(map(_written, settings.calibration_files())))
         except (OperatorError, OSError) as error:
-            return InForce(None, source, text, f"{type(error).__name__}: {error}")
+            content, state = b"", object()
+            logger.debug("what the policy is made of cannot be read: %r", error)
+        if self._known is not None and self._known[0] == state:
+            return self._known[1]
+        found = of_topic.newest(records)
+        source: Source = "shipped" if settings.file is None else "file"
+        if found.place is not None or (found.policy is None and records):
+            source = "topic"
+            content = records[-1 if found.place is None else found.place]
+        text = content.decode("utf-8", "replace")
+        self._known = (state, InForce(found.policy, source, text, found.trouble))
+        return self._known[1]
+
+
+def _records_of(settings: Settings) -> PolicyRecords:
+    # It imports torch, which takes seconds and is needed for little else here.
+    from imagewire.policy_records import PolicyRecords
+
+    return PolicyRecords(settings.policy)
+
+
+def _written(file: Path) -> tuple[Path, int, int]:
+    status = file.stat()
+    return file, status.st_mtime_ns, status.st_size

@@ -81,7 +81,7 @@ class PolicyAnswer(BaseModel):
     rules: list[RuleShown]
     other_rules: list[OtherRule]
     warnings: list[PolicyRemark]
-    text: str = Field(description="The policy's TOML.")
+    text: str = Field(description="The policy's TOML; empty for keys that are confined to feeds.")
     versions: list[PolicySeen] = Field(description="Of the last 90 days, the latest first.")
 
 

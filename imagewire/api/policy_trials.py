@@ -75,7 +75,7 @@ class PolicyTrials:
         from operators.policy import Policy
 
         settings = self._settings.policy
-        calibrations = [read_calibration(file) for file in settings.calibrations]
+        calibrations = [read_calibration(file) for file in settings.calibration_files()]
         return Policy.read(text.encode(), settings.name, source, calibrations)
 
     async def compare(

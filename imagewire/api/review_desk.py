@@ -20,6 +20,7 @@ import msgspec
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
+from imagewire.api.waiting import turn_of
 from imagewire.reviews_claims import Claims, claims
 from imagewire.reviews_queue import (
     claim_oldest,
@@ -269,7 +270,7 @@ class ReviewDesk:
     @asynccontextmanager
     async def _held(self) -> AsyncIterator[Claims]:
         """The claims, for one caller at a time; opened anew after an error."""
-        async with self._turn:
+        async with turn_of(self._turn, "Kafka"):
             if self._claims is None:
                 self._claims = await self._opened.enter_async_context(claims(self._settings.kafka))
             try:

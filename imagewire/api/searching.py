@@ -53,6 +53,7 @@ class Search:
             Problem: 404, the image to search by is not stored; 422, the vector does not fit.
             TransientSinkError, QueryError: a store does not answer.
         """
+        await self._require_own_vector()
         limit = self._asked.limit
         wanted = min(2 * limit + 20, _MOST_CANDIDATES)
         while True:
@@ -62,6 +63,15 @@ class Search:
             if len(results) >= limit or exhausted:
                 return await self._counted(results[:limit])
             wanted = min(4 * wanted, _MOST_CANDIDATES)
+
+    async def _require_own_vector(self) -> None:
+        """A vector is known by its image's id alone, which another feed may have used after the
+        caller's: what resembles it would tell of a picture that the caller must not see."""
+        image_id = self._asked.image_id
+        if self._allowed and image_id is not None:
+            feed = await self._vectors.feed_of(image_id)
+            if feed not in self._allowed:
+                raise _no_such_image()
 
     async def _points(self, limit: int) -> list[Similar]:
         asked = self._asked
@@ -91,12 +101,7 @@ class Search:
                 **narrowed,
             )
         except ImageNotFoundError as error:
-            raise Problem(
-                404,
-                "unknown-image",
-                "There is no such image",
-                "the image to search by has no embedding, or is not stored",
-            ) from error
+            raise _no_such_image() from error
         except PermanentSinkError as error:
             if self._vector is None or "no such collection" in str(error):
                 raise
@@ -132,6 +137,15 @@ class Search:
             result.model_copy(update={"copies": max(1, copies.get(result.content_id or "", 1))})
             for result in results
         ]
+
+
+def _no_such_image() -> Problem:
+    return Problem(
+        404,
+        "unknown-image",
+        "There is no such image",
+        "the image to search by has no embedding, or is not stored",
+    )
 
 
 def _of_payload(point: Similar) -> dict[str, Any]:

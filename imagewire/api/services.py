@@ -37,6 +37,7 @@ from imagewire.api.readiness import Readiness
 from imagewire.api.review_desk import ReviewDesk
 from imagewire.api.sql_questions import SqlQuestions
 from imagewire.api.verdict_feed import VerdictFeed
+from imagewire.api.waiting import soon
 from imagewire.settings import Settings
 from sinks.clickhouse.reader import ClickHouseReader
 from sinks.kafka.reachable import connection_error
@@ -100,6 +101,7 @@ class Services:
         self._farewell: asyncio.Task[None] | None = None
         count = settings.api.queries
         self._asking = ThreadPoolExecutor(count, thread_name_prefix="query")
+        self._turns = asyncio.Semaphore(count)
         self._readers: queue.SimpleQueue[ClickHouseReader] = queue.SimpleQueue()
         for _ in range(count):
             self._readers.put(ClickHouseReader(settings.clickhouse))
@@ -185,7 +187,12 @@ class Services:
 
     async def asking(self, ask: Callable[[ClickHouseReader], T]) -> T:
         """What `ask` returns, called in a thread with a reader to itself; at most `api.queries` at
-        a time."""
+        a time.
+
+        Raises:
+            Problem: 503, the others take too long: ClickHouse hangs, perhaps, and whoever waited
+                for as many time-outs as there are before would hold the places of everybody.
+        """
 
         def with_reader() -> T:
             # There are as many readers as threads.
@@ -195,7 +202,16 @@ class Services:
             finally:
                 self._readers.put(reader)
 
-        return await asyncio.get_running_loop().run_in_executor(self._asking, with_reader)
+        await soon(self._turns.acquire(), "ClickHouse")
+        asked = asyncio.get_running_loop().run_in_executor(self._asking, with_reader)
+        # Also if whoever asked has gone: the thread is busy until ClickHouse has answered.
+        asked.add_done_callback(self._answered)
+        return await asyncio.shield(asked)
+
+    def _answered(self, asked: asyncio.Future[Any]) -> None:
+        self._turns.release()
+        if not asked.cancelled():
+            asked.exception()  # taken, for the case that whoever asked has gone
 
     async def producer(self) -> AIOKafkaProducer:
         """A producer that waits for every replica (`acks=all`), started at its first use.

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import socket
+import threading
 from collections.abc import Callable, Iterator
 
 import uvicorn
@@ -20,6 +22,9 @@ logger = logging.getLogger(__name__)
 
 _FAREWELL_SECONDS = 5
 """For answers that are under way when the process is to end; streams end by themselves."""
+_LEAVING_SECONDS = 10.0
+"""After which the process leaves without what still waits for a store. It keeps nothing: a question
+of a minute would only hold up whoever stops the service."""
 _IDLE_SECONDS = 30
 
 
@@ -33,7 +38,7 @@ class _Server(uvicorn.Server):
 async def serve(
     settings: Settings, on_listening: Callable[[str, int], None] = lambda host, port: None
 ) -> None:
-    """Serve until SIGTERM or Ctrl-C.
+    """Serve until SIGTERM or Ctrl-C; then the process ends within seconds, whatever it waits for.
 
     Args:
         on_listening: is told the address as soon as requests are accepted.
@@ -60,6 +65,8 @@ async def serve(
         )
 
         def stop() -> None:
+            if not services.closing.is_set():
+                _leave_in_the_end()
             services.closing.set()
             server.handle_exit(signal.SIGTERM, None)
 
@@ -75,6 +82,20 @@ async def serve(
             raise ConfigurationError("the HTTP API could not be started; the log above says why")
     finally:
         listening.close()
+
+
+def _leave_in_the_end() -> None:
+    """End the process when the time for an orderly end is over: threads cannot be interrupted."""
+
+    def leave() -> None:
+        logger.warning("a store did not answer in time; leaving without waiting for it")
+        for handler in logging.getLogger().handlers:
+            handler.flush()
+        os._exit(0)
+
+    leaving = threading.Timer(_LEAVING_SECONDS, leave)
+    leaving.daemon = True
+    leaving.start()
 
 
 async def _tell(server: uvicorn.Server, listening: Callable[[], None]) -> None:

@@ -17,8 +17,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 _EXACT = 2**53 - 1
-_FORMULA = r"^([=+@\t\r]|-[0-9.]*[^0-9.])"
-"""Not a negative number, which decimals and wide integers are as text."""
+_FORMULA = r"^([=+@\t\r＝＋－＠]|-[0-9.]*[^0-9.])"
+"""Not a negative number, which decimals and wide integers are as text. East Asian spreadsheets take
+the wide forms of the signs too."""
 _MOMENT = "%Y-%m-%dT%H:%M:%SZ"
 
 

@@ -9,6 +9,7 @@ lose anything by that: what is kept for a reader in memory is bounded, and Kafka
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import re
 from collections.abc import AsyncIterator, Mapping
@@ -28,7 +29,9 @@ logger = logging.getLogger(__name__)
 _KEPT = 10_000
 """Verdicts kept for a reader who is slow, or is still being given what came before."""
 _CATCHING_UP = 4
-"""Readers who are given what came before, at the same time: each takes a connection."""
+"""Readers for whom what came before is read at the same time: each takes a connection."""
+_PIECE_BYTES = 1024 * 1024
+"""Read at a time for one of them. A reader who takes it slowly, or not at all, holds nobody up."""
 _STUCK_SECONDS = 20.0
 _LONGEST_ID = 8192
 _POSITIONS = re.compile(r"\d{1,6}:\d{1,18}(,\d{1,6}:\d{1,18})*", re.ASCII)
@@ -168,11 +171,12 @@ class VerdictFeed:
         self._tail = KafkaTail(settings, [self._topic])
         self._readers: set[Reader] = set()
         self._catching_up = asyncio.Semaphore(_CATCHING_UP)
+        self._joining = 0
 
     @property
     def readers(self) -> int:
-        """How many read."""
-        return len(self._readers)
+        """How many read, or are about to."""
+        return len(self._readers) + self._joining
 
     async def join(self, after: Progress | None) -> Reader:
         """A new reader, who has read up to `after`; None: who begins with what comes now.
@@ -180,7 +184,13 @@ class VerdictFeed:
         Raises:
             SinkError: the broker cannot be reached, or lets nobody in.
         """
-        await self._tail.ready()
+        self._joining += 1
+        try:
+            await self._tail.ready()
+            if after is not None:
+                after = await self._possible(after)
+        finally:
+            self._joining -= 1
         # Nothing is awaited from here on, so no verdict comes between what was and what will be.
         reader = Reader(self, after)
         self._readers.add(reader)
@@ -216,24 +226,56 @@ class VerdictFeed:
         Raises:
             TransientSinkError: the broker does not answer.
         """
-        async with self._catching_up:
-            consumer = AIOKafkaConsumer(
-                auto_offset_reset="earliest",
-                enable_auto_commit=False,
-                fetch_max_wait_ms=100,
-                **self._settings.client_options(),
-            )
-            try:
-                await consumer.start()
-                async for told in _between(consumer, self._topic, wanted):
-                    yield told
-            except (KafkaError, OSError, TimeoutError) as error:
-                where = f"verdicts cannot be read at {self._settings.bootstrap_servers}"
-                if isinstance(error, TimeoutError):
-                    raise TransientSinkError(f"{where}: no answer") from error
-                raise await connection_error(self._settings, error, where) from error
-            finally:
-                await consumer.stop()
+        left = dict(wanted)
+        while left:
+            async with self._catching_up:
+                found, left = await self._piece(left)
+            for told in found:
+                yield told
+
+    async def _possible(self, after: Progress) -> Progress:
+        """`after` without what the topic never had: it was made anew, so all that it has is new."""
+        ahead = {
+            place: after[place.partition]
+            for place, offset in self._tail.positions.items()
+            if after.get(place.partition, 0) > offset
+        }
+        if not ahead:
+            return after
+        # Another process of the API, which the reader comes from, may have been told more by now.
+        ends = await self._tail.ends()
+        never = {place for place, offset in ahead.items() if offset > ends.get(place, 0)}
+        wanted = {place: ahead[place] for place in ahead.keys() - never}
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_STUCK_SECONDS):
+                while not _reached(self._tail.positions, wanted):  # noqa: ASYNC110 - no event
+                    await asyncio.sleep(0.02)
+        return {
+            partition: offset
+            for partition, offset in after.items()
+            if partition not in {place.partition for place in never}
+        }
+
+    async def _piece(
+        self, wanted: Mapping[int, tuple[int, int]]
+    ) -> tuple[list[Told | Gap], dict[int, tuple[int, int]]]:
+        """Some of what is wanted, and what is wanted after it."""
+        consumer = AIOKafkaConsumer(
+            auto_offset_reset="earliest",
+            enable_auto_commit=False,
+            fetch_max_wait_ms=100,
+            **self._settings.client_options(),
+        )
+        try:
+            await consumer.start()
+            return await _piece(consumer, self._topic, wanted)
+        except (KafkaError, OSError, TimeoutError) as error:
+            where = f"verdicts cannot be read at {self._settings.bootstrap_servers}"
+            if isinstance(error, TimeoutError):
+                raise TransientSinkError(f"{where}: no answer") from error
+            raise await connection_error(self._settings, error, where) from error
+        finally:
+            await consumer.stop()
 
     def _tell(self, record: ConsumerRecord) -> None:
         told = _told(record)
@@ -242,23 +284,30 @@ class VerdictFeed:
                 reader.take(told)
 
 
-async def _between(
+def _reached(positions: Mapping[TopicPartition, int], wanted: Mapping[TopicPartition, int]) -> bool:
+    return all(positions[place] >= offset for place, offset in wanted.items())
+
+
+async def _piece(
     consumer: AIOKafkaConsumer, topic: str, wanted: Mapping[int, tuple[int, int]]
-) -> AsyncIterator[Told | Gap]:
+) -> tuple[list[Told | Gap], dict[int, tuple[int, int]]]:
     left = {TopicPartition(topic, partition): ends for partition, ends in wanted.items()}
     consumer.assign(list(left))
     async with asyncio.timeout(_STUCK_SECONDS):
         beginnings = await consumer.beginning_offsets(list(left))
+    found: list[Told | Gap] = []
     for place, (first, end) in list(left.items()):
-        begin = beginnings[place]
+        begin = min(beginnings[place], end)
         if begin > first:
-            yield Gap(place.partition, first, min(begin, end))
+            found.append(Gap(place.partition, first, begin))
         if begin >= end:
             del left[place]
             consumer.pause(place)
         else:
+            left[place] = (max(first, begin), end)
             consumer.seek(place, max(first, begin))
-    while left:
+    size = 0
+    while left and size < _PIECE_BYTES:
         async with asyncio.timeout(_STUCK_SECONDS):
             records = await _some(consumer)
         for place, batch in records.items():
@@ -266,11 +315,15 @@ async def _between(
                 continue
             end = left[place][1]
             for record in batch:
+                size += len(record.value or b"")
                 if record.offset < end and (told := _told(record)) is not None:
-                    yield told
-            if await consumer.position(place) >= end:
+                    found.append(told)
+            position = await consumer.position(place)
+            left[place] = (position, end)
+            if position >= end:
                 del left[place]
                 consumer.pause(place)
+    return found, {place.partition: ends for place, ends in left.items()}
 
 
 async def _some(consumer: AIOKafkaConsumer) -> dict[TopicPartition, list[ConsumerRecord]]:

@@ -177,7 +177,8 @@ def remove(
             lambda key: (
                 key.list == list
                 and (whole_list or (key.hash in wanted and kind in (None, key.kind)))
-            )
+            ),
+            banlist=list,
         )
         if whole_list and not keys:
             await require_list(topic, list)
@@ -220,7 +221,9 @@ def list_(
     from operators.ban_records import BannedExemplar, BannedHash
 
     async def show(topic: Bans, settings: Settings) -> None:
-        keys = await topic.standing(lambda key: key.list == name and key.kind != "list")
+        keys = await topic.standing(
+            lambda key: key.list == name and key.kind != "list", banlist=name
+        )
         if not keys:
             await require_list(topic, name)
         newest = dict(tuple(keys.items())[-limit:] if limit > 0 else keys)

@@ -117,7 +117,7 @@ def export(
         raise CommandError(str(error)) from error
 
     async def write(topic: Bans, settings: Settings) -> None:
-        wanted = await topic.standing(lambda key: list in (None, key.list))
+        wanted = await topic.standing(lambda key: list in (None, key.list), banlist=list)
         if list is not None and not wanted:
             await require_list(topic, list)
         try:

@@ -33,8 +33,8 @@ def calibrate(
 ) -> int:
     """Learn from labels what scores are worth, and where to cut for a wanted precision or recall.
 
-    The result is a JSON file that the setting policy.calibrations names; rules read it as
-    `calibrated`. Exit code 1 if there is no label that can be calibrated.
+    The result is a JSON file in policy.calibrations_folder, or one that policy.calibrations has to
+    name; rules read it as `calibrated`. Exit code 1 if there is no label that can be calibrated.
 
     Args:
         labels: A CSV or JSON-lines file (image_id, label, truth and, if it has them, score), or
@@ -45,7 +45,8 @@ def calibrate(
         method: How; auto takes what does best on labels that it has not seen.
         label: Only these labels of the model.
         audits: Of the reviews only those of images that were drawn at random.
-        out: The file to write; <model>-<version>.calibration.json when not given.
+        out: The file to write; <model>-<version>.calibration.json when not given, in the folder of
+            the settings or the running stack, else beside the model's weights, else here.
         diagram: The reliability diagram to write, as SVG; beside the file when not given.
         json: Print one JSON object instead of tables.
         data: Data directory of the running stack that has the scores.
@@ -73,10 +74,13 @@ def calibrate(
     except (ModelError, LabelsError) as error:
         raise CommandError(str(error)) from error
     found = calibrate_labels(scored, card, method, targets)
-    file = out or default_file(card)
+    policy = connection.settings.policy
+    file = out or default_file(card, policy.calibrations_folder)
     picture = diagram or file.with_suffix(".svg")
     if found.fits:
         try:
+            if file.parent == policy.calibrations_folder:
+                file.parent.mkdir(parents=True, exist_ok=True)
             write_calibration(found.calibration, file)
             picture.write_text(reliability_svg(found.fits), encoding="utf-8")
         except OSError as error:
@@ -86,10 +90,13 @@ def calibrate(
     else:
         _show(found)
         if found.fits:
-            print_note(
-                f"wrote {file} and {picture}; workers use it once it stands in the settings: "
+            used = (
+                "workers use it from now on: it is in policy.calibrations_folder"
+                if file.parent == policy.calibrations_folder
+                else "workers use it once it stands in the settings: "
                 f'[policy] calibrations = ["{file}"]'
             )
+            print_note(f"wrote {file} and {picture}; {used}")
     return 0 if found.fits else EXIT_FAILED
 
 

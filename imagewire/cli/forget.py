@@ -93,6 +93,7 @@ def forget(
         print_json(
             {
                 "dry_run": dry_run,
+                "images": report.images,
                 "image_ids": report.image_ids,
                 "erased": [asdict(each) for each in report.erased],
                 "kept_until_expiry_ms": report.kept,

@@ -212,6 +212,7 @@ def publish(
     from imagewire.connection import find_connection
     from imagewire.policy_topic import publish_policy
     from imagewire.reachability import reaching
+    from operators.calibration import read_calibration
     from operators.policy import Policy
 
     if (file is None) != withdraw:
@@ -223,7 +224,9 @@ def publish(
         _load(file, config)
         content = file.read_bytes()
         # As workers will call it: after the name that it is published under.
-        said = f"{Policy.read(content, key, str(file)).version} is published"
+        files = connection.settings.policy.calibration_files()
+        calibrations = [read_calibration(each) for each in files]
+        said = f"{Policy.read(content, key, str(file), calibrations).version} is published"
     with reaching(connection, "Kafka"):
         asyncio.run(publish_policy(connection.settings.kafka, key, content))
     print_note(f"policy '{key}': {said}")
@@ -235,7 +238,7 @@ def _load(file: Path | None, config: Path | None) -> Policy:
     from operators.policy import Policy
 
     settings = load_settings(config).settings.policy
-    return Policy.load(file or settings.file, settings.calibrations)
+    return Policy.load(file or settings.file, settings.calibration_files())
 
 
 def _rule_fields(rule: Any) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 if TYPE_CHECKING:
+    from imagewire.settings import Settings
     from sinks.qdrant.reader import Similar
 
 
@@ -41,7 +42,6 @@ def search(
     from imagewire.cli.outcome import EXIT_FAILED, CommandError, UsageError
     from imagewire.cli.terminal import print_json, print_note
     from imagewire.connection import find_connection
-    from imagewire.embedding_of_photo import UnusablePhotoError, embedding_of_photo
     from imagewire.reachability import reaching
     from sinks.qdrant.reader import ImageNotFoundError, VectorReader
 
@@ -60,10 +60,8 @@ def search(
     try:
         with reaching(connection, "Qdrant"):
             if photo is not None:
-                query = {"vector": embedding_of_photo(photo, settings).vector}
+                query = {"vector": _looks_of(photo, settings)}
             found = asyncio.run(find())
-    except UnusablePhotoError as error:
-        raise CommandError(str(error)) from error
     except ImageNotFoundError as error:
         raise CommandError(str(error)) from error
     if json:
@@ -77,6 +75,18 @@ def search(
     else:
         print_note("nothing found")
     return 0 if found else EXIT_FAILED
+
+
+def _looks_of(photo: Path, settings: Settings) -> list[float]:
+    """Its embedding; models are loaded here alone, as a search by id needs none."""
+    from imagewire.cli.outcome import CommandError
+    from imagewire.one_picture import UnusablePictureError, embedding_of
+
+    try:
+        # It is the user's own, so there is nothing to contain.
+        return embedding_of(photo, settings, "thread")[0].vector
+    except UnusablePictureError as error:
+        raise CommandError(str(error)) from error
 
 
 def _print_table(found: list[Similar]) -> None:

@@ -17,6 +17,8 @@ from cyclopts import Parameter
 if TYPE_CHECKING:
     from imagewire.embedded.stack import Stack
 
+_CALIBRATIONS_VARIABLE = "IMAGEWIRE_POLICY__CALIBRATIONS_FOLDER"
+
 
 def up(
     *,
@@ -54,6 +56,7 @@ def up(
         config: Settings file for the workers.
     """
     from imagewire.cli.outcome import UsageError
+    from imagewire.connection import calibrations_of
     from imagewire.embedded.broker_choice import check_spec
     from imagewire.embedded.stack import StackPorts
     from imagewire.preflight import check_ports, check_settings
@@ -78,6 +81,8 @@ def up(
     check_settings(loaded.settings)
     if loaded.file is not None:
         os.environ[CONFIG_VARIABLE] = str(loaded.file.resolve())
+    if loaded.settings.policy.calibrations_folder is None:
+        os.environ[_CALIBRATIONS_VARIABLE] = str(calibrations_of(data))
     logging.basicConfig(level="WARNING", format="%(levelname)s %(message)s", stream=sys.stderr)
     ports = StackPorts(broker_port, clickhouse_port, qdrant_port, http_port, api_port, sql_port)
     return asyncio.run(_run(data, broker, files, workers, ports))

@@ -131,7 +131,7 @@ def error_of(response: httpx.Response) -> ApiError:
 
 
 def _seconds(text: str | None) -> float | None:
-    return float(text) if text is not None and text.isdigit() else None
+    return float(text) if text is not None and text.isdecimal() else None
 
 
 def broken_result(message: str) -> SqlError:

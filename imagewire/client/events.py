@@ -5,11 +5,14 @@ Lines are parted here and not by httpx, which takes U+2028 for the end of a line
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import msgspec
 
 from imagewire.client.models import VerdictEvent
+
+logger = logging.getLogger(__name__)
 
 
 class EventReader:
@@ -55,7 +58,7 @@ class EventReader:
             self._event = value
         elif name == "data":
             self._data.append(value)
-        elif name == "retry" and value.isdigit():
+        elif name == "retry" and value.isdecimal():
             self.retry_seconds = int(value) / 1000
         return None
 
@@ -63,6 +66,12 @@ class EventReader:
         event, data = self._event, "\n".join(self._data)
         self._event, self._data = "", []
         self.last_id = self._id
+        if event == "gap":
+            logger.warning(
+                "verdicts are missing from the stream, since Kafka no longer has them (%s); read "
+                "what came meanwhile from the list of images",
+                data,
+            )
         if event != "verdict" or not data:
             return None
         record: dict[str, Any] = msgspec.json.decode(data)

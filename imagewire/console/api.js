@@ -7,6 +7,8 @@
  */
 
 const KEY = "imagewire.key";
+/** Nothing that the console asks for takes so long to begin to be answered; SQL says for itself how long it may. */
+const ANSWERED_WITHIN_MS = 60_000;
 const listeners = new Set();
 
 export class Problem extends Error {
@@ -64,24 +66,31 @@ export function queryOf(query) {
 /**
  * Asks the API and returns the Response, whose status is below 400.
  *
- * `json` becomes the body; `body` is sent as it is (FormData, Blob). Raises `Problem`; when `signal`
- * aborts, the AbortError of fetch passes through, so that a view that was left says nothing.
+ * `json` becomes the body; `body` is sent as it is (FormData, Blob). Raises `Problem`, also when no
+ * answer begins `within` so many milliseconds; when `signal` aborts, the AbortError of fetch passes
+ * through, so that a view that was left says nothing.
  */
-export async function request(path, { method = "GET", query, json, body, headers = {}, signal, accept = "application/json" } = {}) {
+export async function request(path, { method = "GET", query, json, body, headers = {}, signal, accept = "application/json", within = ANSWERED_WITHIN_MS } = {}) {
   const sent = new Headers({ Accept: accept, ...headers });
   const key = apiKey();
   if (key) sent.set("Authorization", `Bearer ${key}`);
   if (json !== undefined) sent.set("Content-Type", "application/json");
+  // Not AbortSignal.timeout, which would also cut off an answer that has begun and is long.
+  const patience = new AbortController();
+  const timer = setTimeout(() => patience.abort(), within);
   let response;
   try {
     response = await fetch(new URL(path + queryOf(query), document.baseURI), {
-      method, signal, headers: sent, body: json === undefined ? body : JSON.stringify(json),
-      credentials: "same-origin",
+      method, headers: sent, body: json === undefined ? body : JSON.stringify(json), credentials: "same-origin",
+      signal: signal ? AbortSignal.any([signal, patience.signal]) : patience.signal,
     });
   } catch (error) {
-    if (error.name === "AbortError") throw error;
-    throw new Problem({ kind: "unreachable", title: "Imagewire does not answer",
-      detail: "The address that served this page cannot be reached. Is imagewire still running?" });
+    if (error.name === "AbortError" && !patience.signal.aborted) throw error;
+    throw new Problem({ kind: "unreachable", title: "Imagewire does not answer", detail: patience.signal.aborted
+      ? `No answer within ${Math.round(within / 1000)} seconds. It may have too much to do; try again.`
+      : "The address that served this page cannot be reached. Is imagewire still running?" });
+  } finally {
+    clearTimeout(timer);
   }
   if (response.status < 400) return response;
   const problem = await problemOf(response);
@@ -107,13 +116,24 @@ async function problemOf(response) {
   });
 }
 
+/** The JSON of an answer; a Problem where it broke off, or is a page of somebody in between. */
+export async function jsonOf(response) {
+  try {
+    return await response.json();
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Problem({ kind: "unreadable", title: "The answer cannot be read", requestId: response.headers.get("X-Request-Id") ?? "",
+      detail: "It broke off, or something between this page and Imagewire, most often a proxy, answered in its place." });
+  }
+}
+
 /** GET, and the JSON of the answer. */
 export async function get(path, query, options = {}) {
-  return (await request(path, { query, ...options })).json();
+  return jsonOf(await request(path, { query, ...options }));
 }
 
 /** POST of `json`, and the JSON of the answer (null if there is none). */
 export async function post(path, json, options = {}) {
   const response = await request(path, { method: "POST", json, ...options });
-  return response.status === 204 ? null : response.json();
+  return response.status === 204 ? null : jsonOf(response);
 }

@@ -32,7 +32,10 @@ import { fill, h } from "./dom.js";
 import { go, hrefOf, readAddress } from "./route.js";
 import { VIEWS } from "./views.js";
 
+/** How long nobody scrolls before it is noted how far down an entry of the history was read. */
+const STANDS_STILL_MS = 200;
 const page = document.getElementById("page");
+let standing = null;
 let leaving = new AbortController();
 let shownHash = null;
 let declined = false;
@@ -45,6 +48,8 @@ async function render({ focus = true } = {}) {
   leaving = new AbortController();
   const { signal } = leaving;
   shownHash = location.hash;
+  clearTimeout(standing);
+  const readUpTo = history.state?.scroll ?? 0;
   markTab(view);
   setTitle(view.title);
   const place = h("div", { class: `view view-${view.name}` });
@@ -60,13 +65,15 @@ async function render({ focus = true } = {}) {
     }
     if (signal.aborted) return;
     shownHash = hrefOf(name, argument, query);
-    history.replaceState(null, "", shownHash);
+    history.replaceState(history.state, "", shownHash);
   };
   try {
     const module = await view.load();
     if (signal.aborted) return;
     place.replaceChildren();
     await module.show(place, { argument, query, signal, setQuery, setTitle });
+    // Whoever comes back finds the place that was left; the browser itself would look before it is there.
+    if (!signal.aborted && readUpTo > 0) scrollTo(0, readUpTo);
   } catch (problem) {
     if (signal.aborted) return;
     if (!problem.title && !(problem.status >= 0)) console.error(problem);
@@ -115,6 +122,11 @@ function frame() {
 frame();
 listenForShortcuts();
 onKeyWanted(changeKey);
+history.scrollRestoration = "manual";
+addEventListener("scroll", () => {
+  clearTimeout(standing);
+  standing = setTimeout(() => history.replaceState({ ...history.state, scroll: Math.round(scrollY) }, ""), STANDS_STILL_MS);
+}, { passive: true });
 addEventListener("hashchange", () => {
   if (location.hash === shownHash) return;
   declined = false;

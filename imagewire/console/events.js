@@ -11,6 +11,7 @@ const LONGEST_WAIT_MS = 30000;
 const SILENCE_MS = 45000;
 /** What these say will not change by asking again. */
 const FINAL = new Set([400, 401, 403, 404, 422]);
+const REFUSED = new Set([400, 422]);
 
 /**
  * Follows `path` until `signal` aborts.
@@ -32,7 +33,9 @@ export async function follow(path, { query, signal, onEvent, onState = () => {} 
     } catch (error) {
       if (signal.aborted) return;
       problem = error;
-      if (FINAL.has(error.status)) return void onState({ state: "ended", problem });
+      // A place that the server does not know, as when its topic was made anew: begin with what comes now.
+      if (REFUSED.has(error.status) && lastId) lastId = "";
+      else if (FINAL.has(error.status)) return void onState({ state: "ended", problem });
     }
     if (signal.aborted) return;
     const pause = problem?.retryAfter ? problem.retryAfter * 1000 : wait * (0.75 + Math.random() / 2);

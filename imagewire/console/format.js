@@ -45,10 +45,11 @@ export function time(text) {
   return date.toDateString() === new Date().toDateString() ? clock : `${DAY.format(date)}, ${clock}`;
 }
 
-/** "now", "12 s ago", "3 min ago", then the time. */
+/** "now", "12 s ago", "3 min ago", then the time; the time also of what lies ahead, by a clock that is wrong. */
 export function ago(text, now = Date.now()) {
   const passed = (now - new Date(text).getTime()) / 1000;
   if (Number.isNaN(passed)) return "–";
+  if (passed < -90) return time(text);
   if (passed < 2) return "now";
   if (passed < 90) return `${Math.round(passed)} s ago`;
   if (passed < 5400) return `${Math.round(passed / 60)} min ago`;

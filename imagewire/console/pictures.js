@@ -51,7 +51,8 @@ async function patiently(path, options) {
     try {
       return await request(path, options);
     } catch (problem) {
-      if (tries === TRIES || ![429, 503].includes(problem.status) || !(problem.retryAfter <= LONGEST_WAIT_S)) throw problem;
+      const soon = problem.retryAfter !== null && problem.retryAfter <= LONGEST_WAIT_S;
+      if (tries === TRIES || ![429, 503].includes(problem.status) || !soon) throw problem;
       await new Promise((resolve) => { setTimeout(resolve, problem.retryAfter * 1000); });
       options.signal?.throwIfAborted();
     }

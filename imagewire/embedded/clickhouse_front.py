@@ -47,6 +47,8 @@ WRITER_PASSWORD_VARIABLE = "IMAGEWIRE_FRONT_WRITER_PASSWORD"  # noqa: S105 - a n
 ANALYST_PASSWORD_VARIABLE = "IMAGEWIRE_FRONT_ANALYST_PASSWORD"  # noqa: S105 - a name
 
 MAX_BODY_BYTES = 1 << 30
+MAX_STATEMENT_BYTES = 16 << 20
+"""Of an analyst, who sends statements and their parameters and no data."""
 STOP_SECONDS = 3.0
 """How long running statements may go on after SIGTERM before they are killed, and how long after
 that the process waits for them."""
@@ -137,7 +139,8 @@ class ClickHouseFront:
             query_id = str(uuid.uuid4())
         try:
             user = self._authenticate(http, fields)
-            body = await read_body(http, fields)
+            most_bytes = MAX_STATEMENT_BYTES if user == ANALYST else MAX_BODY_BYTES
+            body = await read_body(http, fields, most_bytes)
             request = self._request(http, fields, body, user)
             answer = await self._execute(user, request)
         except RefusedStatement as refusal:

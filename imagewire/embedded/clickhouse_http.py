@@ -11,17 +11,36 @@ from aiohttp import web
 from imagewire.embedded.clickhouse_engine import EngineError
 
 _HTTP_STATUS: Mapping[int, int] = {
-    36: 400, 47: 404, 48: 501, 60: 404, 62: 400, 73: 400, 81: 404, 115: 404, 159: 408, 164: 403,
-    194: 401, 202: 429, 241: 500, 457: 400, 497: 403, 516: 403,
+    36: 400, 47: 404, 48: 501, 60: 404, 62: 400, 73: 400, 81: 404, 115: 404, 131: 413, 159: 408,
+    164: 403, 194: 401, 202: 429, 241: 500, 457: 400, 497: 403, 516: 403,
 }  # fmt: skip
+_TOO_LARGE = 131
 _ENCODERS: Mapping[str, Callable[[bytes], bytes]] = {
     "lz4": lz4.frame.compress,
     "gzip": lambda data: gzip.compress(data, 1),
 }
 
 
-async def read_body(http: web.Request, fields: dict[str, str]) -> bytes:
-    """The request's body; parts of a form are put into `fields`, as large parameters come so."""
+async def read_body(http: web.Request, fields: dict[str, str], most_bytes: int) -> bytes:
+    """The request's body; parts of a form are put into `fields`, as large parameters come so.
+
+    Args:
+        most_bytes: of the body, also when it is compressed: a statement of a few kilobytes could
+            else take the engine's memory.
+
+    Raises:
+        EngineError: it is too large, or not what it says.
+    """
+    http = http.clone(client_max_size=most_bytes)
+    try:
+        return await _read(http, fields, most_bytes)
+    except web.HTTPRequestEntityTooLarge as error:
+        raise EngineError(
+            _TOO_LARGE, f"the body has more than {most_bytes} bytes. (TOO_LARGE_STRING_SIZE)"
+        ) from error
+
+
+async def _read(http: web.Request, fields: dict[str, str], most_bytes: int) -> bytes:
     if http.content_type == "multipart/form-data":
         for name, value in (await http.post()).items():
             if isinstance(value, web.FileField):
@@ -35,10 +54,15 @@ async def read_body(http: web.Request, fields: dict[str, str]) -> bytes:
     body = await http.read()
     encoding = http.headers.get("Content-Encoding", "")
     if encoding == "lz4":  # aiohttp itself undoes gzip, deflate, br and zstd
+        frames = lz4.frame.LZ4FrameDecompressor()
         try:
-            return bytes(lz4.frame.decompress(body))
+            body = bytes(frames.decompress(body, max_length=most_bytes + 1))
         except RuntimeError as error:
             raise EngineError(36, f"the body is not lz4: {error}. (BAD_ARGUMENTS)") from error
+        if len(body) > most_bytes:
+            raise web.HTTPRequestEntityTooLarge(most_bytes, len(body))
+        if not frames.eof:
+            raise EngineError(36, "the body is not lz4: it ends too early. (BAD_ARGUMENTS)")
     return body
 
 

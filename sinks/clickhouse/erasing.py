@@ -35,11 +35,16 @@ ORDER BY table
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The images that are meant: those with these ids, these contents, or of these feeds."""
+    """The images that are meant: those with these ids, these contents, or of these feeds.
+
+    Attributes:
+        without: contents of images that are left out of `image_ids`, as they were counted before.
+    """
 
     image_ids: Sequence[str] = ()
     content_ids: Sequence[str] = ()
     feeds: Sequence[str] = ()
+    without: Sequence[str] = ()
 
     def conditions(self, columns: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
         """SQL conditions, with their parameters, for a table with these columns."""
@@ -52,8 +57,12 @@ class Selection:
             if column not in columns:
                 continue
             for begin in range(0, len(values), _AT_ONCE):
-                chosen = list(values[begin : begin + _AT_ONCE])
-                found.append((f"{column} IN {{names:Array(String)}}", {"names": chosen}))
+                condition = f"{column} IN {{names:Array(String)}}"
+                parameters = {"names": list(values[begin : begin + _AT_ONCE])}
+                if self.without and column == "image_id" and "content_id" in columns:
+                    condition += " AND content_id NOT IN {without:Array(String)}"
+                    parameters["without"] = list(self.without)
+                found.append((condition, parameters))
         return found
 
 
@@ -74,33 +83,40 @@ class ClickHouseEraser:
             self._client.close()
             self._client = None
 
-    def image_ids_of(self, content_ids: Sequence[str]) -> list[str]:
-        """The images that have one of these contents.
+    def image_ids_of(
+        self, content_ids: Sequence[str], after: str = "", most: int = 1_000_000
+    ) -> list[str]:
+        """The images that have one of these contents, in the order of their ids.
+
+        Args:
+            after: only ids behind this one.
+            most: at most so many.
 
         Raises:
             TransientSinkError, PermanentSinkError
         """
-        if not content_ids:
-            return []
-        rows = self._query(
-            f"SELECT DISTINCT image_id FROM {self._settings.database}.images_raw "  # noqa: S608
-            "WHERE content_id IN {names:Array(String)} ORDER BY image_id",
-            {"names": list(content_ids)},
-        )
-        return [row[0] for row in rows]
+        return self._ids("images_raw", "content_id", content_ids, after, most)
 
-    def decided_images_of(self, feeds: Sequence[str]) -> list[str]:
-        """The images of these feeds over which people decided.
+    def decided_images_of(
+        self, feeds: Sequence[str], after: str = "", most: int = 1_000_000
+    ) -> list[str]:
+        """The images of these feeds over which people decided, likewise.
 
         Raises:
             TransientSinkError, PermanentSinkError
         """
-        if not feeds:
+        return self._ids("reviews_raw", "feed", feeds, after, most)
+
+    def _ids(
+        self, table: str, column: str, names: Sequence[str], after: str, most: int
+    ) -> list[str]:
+        if not names:
             return []
         rows = self._query(
-            f"SELECT DISTINCT image_id FROM {self._settings.database}.reviews_raw "  # noqa: S608
-            "WHERE feed IN {names:Array(String)} ORDER BY image_id",
-            {"names": list(feeds)},
+            f"SELECT DISTINCT image_id FROM {self._settings.database}.{table} "  # noqa: S608
+            f"WHERE {column} IN {{names:Array(String)}} AND image_id > {{after:String}} "
+            "ORDER BY image_id LIMIT {most:UInt32}",
+            {"names": list(names), "after": after, "most": most},
         )
         return [row[0] for row in rows]
 

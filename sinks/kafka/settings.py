@@ -130,7 +130,10 @@ class TopicNames(BaseModel, extra="forbid"):
             # Where the last policy cannot be used, the one before it is wanted: compaction leaves
             # 30 days alone, in which somebody will have heard the alarm.
             return {"cleanup.policy": "compact", "min.compaction.lag.ms": "2592000000"}
-        if name in (self.overrides, self.forgotten, self.bans):
+        if name == self.forgotten:
+            # Whoever writes a tombstone learns the broker's time from it.
+            return {"cleanup.policy": "compact", "message.timestamp.type": "LogAppendTime"}
+        if name in (self.overrides, self.bans):
             return {"cleanup.policy": "compact"}
         if name == self.claims:
             # Leases last minutes; old ones are of no use to anybody.

@@ -40,26 +40,28 @@ class VectorEraser:
         image_ids: Sequence[str] = (),
         content_ids: Sequence[str] = (),
         feeds: Sequence[str] = (),
+        without: Sequence[str] = (),
     ) -> dict[str, int]:
-        """Points that would be erased, by collection.
+        """Points that would be erased, by collection; see `Selection` for the arguments.
 
         Raises:
             TransientSinkError, PermanentSinkError
         """
-        return await self._each(_filters(image_ids, content_ids, feeds), erase=False)
+        return await self._each(_filters(image_ids, content_ids, feeds, without), erase=False)
 
     async def erase(
         self,
         image_ids: Sequence[str] = (),
         content_ids: Sequence[str] = (),
         feeds: Sequence[str] = (),
+        without: Sequence[str] = (),
     ) -> dict[str, int]:
         """Erase the points and return how many there were, by collection.
 
         Raises:
             TransientSinkError, PermanentSinkError: some may be erased; again is safe.
         """
-        return await self._each(_filters(image_ids, content_ids, feeds), erase=True)
+        return await self._each(_filters(image_ids, content_ids, feeds, without), erase=True)
 
     async def expire(self, before: datetime, feed: str | None = None) -> int:
         """Erase points that were written before that moment (of one feed); how many there were.
@@ -116,12 +118,19 @@ class VectorEraser:
 
 
 def _filters(
-    image_ids: Sequence[str], content_ids: Sequence[str], feeds: Sequence[str]
+    image_ids: Sequence[str],
+    content_ids: Sequence[str],
+    feeds: Sequence[str],
+    without: Sequence[str],
 ) -> list[models.Filter]:
     found: list[models.Filter] = []
+    others: list[models.Condition] = []
+    if without:
+        left_out = models.MatchAny(any=list(without))
+        others.append(models.FieldCondition(key="content_id", match=left_out))
     for begin in range(0, len(image_ids), _AT_ONCE):
         ids: list[int | str] = [point_id_of(each) for each in image_ids[begin : begin + _AT_ONCE]]
-        found.append(models.Filter(must=[models.HasIdCondition(has_id=ids)]))
+        found.append(models.Filter(must=[models.HasIdCondition(has_id=ids)], must_not=others))
     for key, values in (("content_id", content_ids), ("feed", feeds)):
         for begin in range(0, len(values), _AT_ONCE):
             chosen = models.MatchAny(any=list(values[begin : begin + _AT_ONCE]))

@@ -227,6 +227,21 @@ class VectorReader:
                     found[ids[str(record.id)]] = np.asarray(record.vector, np.float32)
         return found
 
+    async def feed_of(self, image_id: str) -> str | None:
+        """The feed of the image whose vector is stored under this id; `None` if none is.
+
+        Raises:
+            TransientSinkError: Qdrant cannot be reached now.
+            PermanentSinkError: nothing was ever stored, or Qdrant refuses.
+        """
+        try:
+            found = await self._client.retrieve(
+                self._settings.collection, [point_id_of(image_id)], with_payload=["feed"]
+            )
+        except ERRORS as error:
+            raise self._sink_error(error, "looking into") from error
+        return str((found[0].payload or {}).get("feed", "")) if found else None
+
     async def _has_collection(self) -> bool:
         try:
             return bool(await self._client.collection_exists(self._settings.collection))

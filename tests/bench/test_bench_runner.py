@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -252,3 +253,16 @@ def test_a_page_that_is_not_there_yet_gets_a_title(tmp_path: Path) -> None:
     text = (tmp_path / "RESULTS.md").read_text()
     assert text.startswith("# What was measured\n")
     assert "## One\n\n`make bench ONLY=one`\n\nBody." in text
+
+
+def test_being_told_to_end_stops_a_bench_that_was_started_in_the_background(
+    tmp_path: Path, make_part: MakePart
+) -> None:
+    make_part("one", [1.0], before="__import__('signal').raise_signal(15)")
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell starts it after `&`
+        assert runner.main(["--out", str(tmp_path / "out")]) == 130
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from bench.parts.scale import simulated
 from models.catalog import load_catalog
 from models.device import Device
 from operators.frame import Frame, Origin
+from operators.registry import available_operators
 
 CPU = Device(torch.device("cpu"), torch.float32)
 
@@ -46,26 +45,25 @@ def device(**options: float) -> simulated.SimulatedDevice:
 def test_the_simulated_device_takes_its_time_for_a_batch_and_for_each_frame() -> None:
     batch = frames(4)
 
-    began = time.perf_counter()
-    device(launch=0.05, per_frame=0.02).process(batch)
+    took = []
+    for _ in range(5):  # somebody else may have the processor meanwhile, but not each time
+        began = time.perf_counter()
+        device(launch=0.05, per_frame=0.02).process(batch)
+        took.append(time.perf_counter() - began)
+        if took[-1] < 0.18:
+            break
 
-    assert time.perf_counter() - began == pytest.approx(0.13, abs=0.05)
+    assert min(took) == pytest.approx(0.13, abs=0.05)
     for frame in batch:
         assert frame.findings.embedding is not None
         assert np.linalg.norm(frame.findings.embedding.vector) == pytest.approx(1, abs=1e-5)
         assert frame.findings.objects
 
 
-def test_a_worker_finds_the_simulated_device_by_its_entry_point(tmp_path: Path) -> None:
-    path = simulated.install(tmp_path / "plugin")
+def test_a_worker_finds_the_simulated_device_by_its_entry_point(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in reversed(simulated.install(tmp_path / "plugin").split(os.pathsep)):
+        monkeypatch.syspath_prepend(folder)  # as PYTHONPATH does
 
-    look = "from operators.registry import available_operators as found; "
-    found = subprocess.run(
-        [sys.executable, "-c", look + "print(found()['simulated'].load())"],
-        env=os.environ | {"PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-
-    assert "SimulatedDevice" in found.stdout
+    assert available_operators()["simulated"].load() is simulated.SimulatedDevice

@@ -10,19 +10,16 @@ import asyncio
 import secrets
 import shutil
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import uvicorn
 from front_process import ClickHouseServer, QdrantServer
 from playwright.sync_api import Browser, expect, sync_playwright
+from served_api import served
 from shared_broker import SharedBroker
 
-from imagewire.api.app import make_app
 from imagewire.api.services import Services
 from imagewire.settings import Settings
 from sinks.clickhouse.sink import ClickHouseSink
@@ -33,6 +30,8 @@ sys.path.append(str(Path(__file__).parent))
 
 from pages import Watched
 from ten_thousand import store_ten_thousand
+
+KEYS = {name: f"{name}-{secrets.token_urlsafe(18)}" for name in ("reader", "reviewer")}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -59,7 +58,19 @@ def full_settings(
 @pytest.fixture(scope="package")
 def full_console(full_settings: Settings) -> Iterator[str]:
     """The address of a console with ten thousand images behind it."""
-    with _served(full_settings) as address:
+    with served(Services(full_settings)) as address:
+        yield address
+
+
+@pytest.fixture(scope="package")
+def guarded_console(full_settings: Settings) -> Iterator[str]:
+    """The same images, for those who have one of `KEYS`."""
+    keys = [
+        {"name": "reader", "key": KEYS["reader"], "scopes": ["read"]},
+        {"name": "reviewer", "key": KEYS["reviewer"], "scopes": ["read", "review"]},
+    ]
+    api = type(full_settings.api)(keys=keys)  # type: ignore[arg-type]
+    with served(Services(full_settings.model_copy(update={"api": api}))) as address:
         yield address
 
 
@@ -83,7 +94,7 @@ def empty_console(
             await sink.close()
 
     asyncio.run(open_stores())
-    with _served(settings) as address:
+    with served(Services(settings)) as address:
         yield address
 
 
@@ -108,6 +119,18 @@ def browser(full_console: str, empty_console: str) -> Iterator[Browser]:
 def console(browser: Browser, full_console: str) -> Iterator[Watched]:
     """A fresh page before the full console."""
     yield from _page(browser, full_console)
+
+
+@pytest.fixture(scope="package")
+def keys() -> dict[str, str]:
+    """The keys of the guarded console, by what they are for."""
+    return KEYS
+
+
+@pytest.fixture
+def guarded(browser: Browser, guarded_console: str) -> Iterator[Watched]:
+    """A fresh page before the console that asks for a key."""
+    yield from _page(browser, guarded_console)
 
 
 @pytest.fixture
@@ -147,27 +170,11 @@ def _settings(
             "grpc_port": qdrant.grpc_port,
             "api_key": qdrant.api_key,
             "collection": f"console-{token}",
+            # Ten thousand points at once, beside whatever else a busy machine does.
+            "timeout": 120,
+            "max_points_per_request": 1000,
         },
         fetch={"file_roots": [str(folder)]},
         # Nobody in these photos needs hiding, and finding faces would take longer than all else.
         privacy={"blur": []},
     )  # type: ignore[arg-type]
-
-
-@contextmanager
-def _served(settings: Settings) -> Iterator[str]:
-    server = uvicorn.Server(
-        uvicorn.Config(make_app(Services(settings)), host="127.0.0.1", port=0, log_config=None)
-    )
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    deadline = time.monotonic() + 120
-    while not server.started:
-        assert thread.is_alive() and time.monotonic() < deadline
-        time.sleep(0.02)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.should_exit = True
-        thread.join(60)

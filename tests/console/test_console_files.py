@@ -54,6 +54,20 @@ def test_every_file_that_the_page_names_exists_and_every_style_is_named() -> Non
     assert {str(path.relative_to(CONSOLE)) for path in STYLES} <= named
 
 
+def test_what_the_shell_imports_is_asked_for_at_once() -> None:
+    page = (CONSOLE / "index.html").read_text("utf-8")
+    preloaded = set(re.findall(r"rel=\"modulepreload\" href=\"([^\"]+)\"", page))
+    imported: set[Path] = set()
+    left = [CONSOLE / "app.js"]
+    while left:
+        path = left.pop()
+        named = re.findall(r"^import[^\"]*\"(\.[^\"]+)\"", path.read_text("utf-8"), re.MULTILINE)
+        found = {(path.parent / each).resolve() for each in named} - imported
+        imported |= found
+        left += found
+    assert preloaded == {str(path.relative_to(CONSOLE.resolve())) for path in imported}
+
+
 def test_colours_are_named_once() -> None:
     """Themes hold only as long as no view has colours of its own, but for black and white over
     pictures."""

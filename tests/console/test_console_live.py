@@ -7,10 +7,23 @@ import re
 import pytest
 from arrivals import publish, verdict
 from pages import NARROW, Watched
-from playwright.sync_api import Route, expect
+from playwright.sync_api import expect
 from ten_thousand import image_id
 
 from imagewire.settings import Settings
+
+_MANY_WHILE_PAUSED = """async () => {
+  const { Wall } = await import("./views/live_wall.js");
+  const wall = new Wall({ signal: new AbortController().signal, onchange: () => {} });
+  wall.fillWith([]);
+  wall.paused = true;
+  for (let number = 0; number < 20000; number += 1) {
+    const verdict = number % 9 ? "allow" : "block";
+    wall.offer({ image_id: `image-${number}`, feed: "gate", verdict });
+    if (number % 5000 === 0) wall.step();
+  }
+  return { kept: wall.kept, waiting: wall.waiting, tiles: wall.size };
+}"""
 
 
 @pytest.mark.kafka
@@ -38,7 +51,7 @@ def test_a_second_verdict_over_a_picture_changes_its_tile_and_adds_none(
     expect(page.get_by_text("Following")).to_be_visible()
     tile = page.locator(f'.tile[data-id="{image_id(1)}"]')
     expect(tile).to_contain_text("Allow")
-    publish(full_settings.kafka, [verdict(image_id(1), "review")])
+    publish(full_settings.kafka, [verdict(image_id(1), "review", "uploads")])
     expect(tile).to_contain_text("Review")
     expect(tile).to_have_count(1)
 
@@ -72,6 +85,8 @@ def test_a_paused_wall_stands_still_and_says_how_many_wait(
     assert page.locator(f'.tile[data-id="{image_id(6001)}"]').count() == 0
     page.get_by_role("button", name="Pause").click()
     expect(page.locator(f'.tile[data-id="{image_id(6001)}"]')).to_be_visible()
+    # Nor does it keep more the longer it stands still.
+    assert page.evaluate(_MANY_WHILE_PAUSED) == {"kept": 24, "waiting": 20_000, "tiles": 0}
 
 
 def test_the_wall_is_filtered_and_the_address_keeps_the_filter(console: Watched) -> None:
@@ -132,39 +147,6 @@ def test_the_theme_is_chosen_and_kept(console: Watched) -> None:
     page.reload()
     expect(page.get_by_role("button", name="Theme: dark")).to_be_visible()
     assert page.evaluate("getComputedStyle(document.documentElement).colorScheme") == "dark"
-
-
-def test_a_key_is_asked_for_where_one_is_needed_and_lasts_as_long_as_the_tab(
-    console: Watched,
-) -> None:
-    keys: list[str] = []
-
-    def only_with_a_key(route: Route) -> None:
-        headers = route.request.headers
-        keys.append(headers.pop("authorization", ""))
-        if keys[-1] == "Bearer s3cret":
-            return route.continue_(headers=headers)
-        return route.fulfill(
-            status=401,
-            content_type="application/problem+json",
-            body='{"type": "urn:imagewire:problem:key-needed", "title": "A key is needed", '
-            '"status": 401, "detail": "send a key of api.keys", "instance": "42"}',
-        )
-
-    page = console.page
-    page.route("**/v1/**", only_with_a_key)
-    console.open("live")
-    dialog = page.get_by_role("dialog", name="API key")
-    expect(dialog).to_contain_text("send a key of api.keys")
-    dialog.get_by_label("Key").fill("s3cret")
-    page.keyboard.press("Enter")
-    expect(dialog).to_have_count(0)
-    expect(page.locator(".tile img").first).to_be_visible()
-    page.reload()
-    expect(page.locator(".tile img").first).to_be_visible()
-    assert "s3cret" not in page.url
-    assert page.evaluate("Object.keys(localStorage).length") == 0
-    console.errors.clear()  # the browser itself notes that answers were 401
 
 
 def test_a_store_that_does_not_answer_is_told_with_a_way_to_try_again(console: Watched) -> None:

@@ -24,7 +24,9 @@ def _shows_another(page: Page, than: str) -> str:
 def test_the_queue_is_worked_with_single_keys_and_the_last_decision_taken_back(
     console: Watched,
 ) -> None:
-    page = console.open("review")
+    page = console.open("policy")
+    page.keyboard.press("g")
+    page.keyboard.press("r")
     first = _shown(page)
     console.check()
     page.keyboard.press("1")
@@ -37,6 +39,15 @@ def test_the_queue_is_worked_with_single_keys_and_the_last_decision_taken_back(
     expect(page.get_by_label("Reason", exact=True)).to_be_empty()
     page.keyboard.press("u")
     expect(page.get_by_text("Taken back: Allow of")).to_be_visible()
+    # What is to be decided is told to who does not see it, and the focus was never lost.
+    expect(page.get_by_role("status").filter(has_text="To be decided")).to_be_attached()
+    assert page.evaluate("document.activeElement.id") == "page"
+    page.get_by_role("radio", name="One by one").focus()
+    page.keyboard.press("ArrowRight")
+    expect(page.locator(".pick input").first).to_be_visible()
+    page.keyboard.press("?")
+    expect(page.get_by_role("dialog", name="Keyboard")).to_contain_text("To another picture")
+    page.keyboard.press("Escape")
     assert console.errors == []
 
 

@@ -17,9 +17,11 @@ from front_process import ClickHouseServer
 
 from imagewire.calibration_labels import Label, LabelsError, read_labels
 from imagewire.cli import run
+from imagewire.settings import load_settings
 from operators.calibration import calibrated_scores, read_calibration
 from operators.findings import Detection, Findings
 from operators.frame import Frame, Origin
+from operators.policy import Policy
 from sinks.clickhouse.settings import ClickHouseSettings
 from sinks.clickhouse.sink import ClickHouseSink
 
@@ -97,6 +99,27 @@ def test_people_are_shown_the_table_the_thresholds_and_where_it_was_written(
     drawing = ElementTree.parse("nsfw.svg")
     texts = [text.text or "" for text in drawing.iter("{http://www.w3.org/2000/svg}text")]
     assert any("calibrated" in text and "ECE" in text for text in texts)
+
+
+def test_what_is_learnt_of_a_packaged_model_is_kept_in_the_folder_that_policies_read(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = folder / "kept"
+    Path("imagewire.toml").write_text(f'[policy]\ncalibrations_folder = "{kept}"\n')
+    rules = "[[rules]]\nname = 'sure'\nwhen = \"calibrated['nsfw'] > 0.5\"\naction = 'block'\n"
+    Path("house.toml").write_text(rules)
+    settings = load_settings().settings.policy
+    before = Policy.load(Path("house.toml"), settings.calibration_files())
+    arguments = ["--labels", labels_file(rows()), "--model", "open-nsfw"]
+    assert run(["calibrate", *arguments]) == 0
+    assert "workers use it from now on" in " ".join(capsys.readouterr().err.split())
+    assert [path.name for path in settings.calibration_files()] == [
+        "open-nsfw-1.0.0.calibration.json"
+    ]
+    after = Policy.load(Path("house.toml"), settings.calibration_files())
+    assert (before.calibrations, after.version != before.version) == ((), True)
+    assert after.calibrations[0].model == "open-nsfw@1.0.0"
+    assert run(["policy", "check", "house.toml"]) == 0
 
 
 def test_too_few_labels_are_refused_with_how_many_are_missing(

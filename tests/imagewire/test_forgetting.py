@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiokafka import AIOKafkaConsumer
 from front_process import ClickHouseServer, QdrantServer
 from shared_broker import SharedBroker
+from topic_reading import everything_on
 
+from imagewire import forgetting
 from imagewire.cli import run
 from imagewire.retention import Retention
 from imagewire.settings import Settings, load_settings
@@ -68,18 +69,10 @@ class Place:
         return found
 
     async def records(self, topic: str) -> list[Any]:
-        consumer = AIOKafkaConsumer(
-            getattr(self.settings.kafka.topics, topic),
-            auto_offset_reset="earliest",
-            **self.settings.kafka.client_options(),
+        kafka = self.settings.kafka
+        return await everything_on(
+            kafka.client_options(), getattr(kafka.topics, topic), kafka.partitions
         )
-        await consumer.start()
-        found: list[Any] = []
-        while batches := await consumer.getmany(timeout_ms=2000):
-            for records in batches.values():
-                found += records
-        await consumer.stop()
-        return found
 
 
 def frame(image: str, content: str, feed: str, at: int) -> Frame:
@@ -172,10 +165,17 @@ async def test_an_image_is_erased_everywhere_and_leaves_a_tombstone(
 
 
 async def test_a_content_takes_every_image_that_has_it(
-    place: Place, capsys: pytest.CaptureFixture[str]
+    place: Place, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # There may be millions of them: they are gone through some at a time.
+    monkeypatch.setattr(forgetting, "AT_ONCE", 1)
+    assert await place.command("--content", CONTENT, "--json", "--dry-run") == 0
+    plan = json.loads(capsys.readouterr().out)
+    counts = {each["store"]: each["count"] for each in plan["erased"] if each["count"]}
+    assert counts == {"clickhouse": 2, "qdrant": 2}, "each is counted once"
     assert await place.command("--content", CONTENT, "--json") == 0
-    assert json.loads(capsys.readouterr().out)["image_ids"] == ["a", "b"]
+    report = json.loads(capsys.readouterr().out)
+    assert (report["images"], report["image_ids"]) == (2, ["a", "b"])
     assert (await place.rows("images"), await place.points()) == (["c"], ["c"])
     tombstones = await place.tombstones()
     assert tombstones.covers("b")
@@ -191,7 +191,14 @@ async def test_a_feed_takes_its_failures_and_decisions_too_and_asks_first(
     await store.close()
     assert await place.command("--feed", "gate") == 2
     assert "--yes" in capsys.readouterr().err
-    assert await place.command("--feed", "gate", "--yes") == 0
+    minute_ns, now = 60 * 10**9, time.time_ns()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(time, "time_ns", lambda: now + 30 * minute_ns)
+        assert await place.command("--feed", "gate", "--yes") == 0
+    tombstones = await place.tombstones()
+    assert tombstones.covers("e", feed="gate", arrived_ms=now // 10**6)
+    later = (now + 10 * minute_ns) // 10**6
+    assert not tombstones.covers("e", feed="gate", arrived_ms=later), "by the broker's clock"
     assert (await place.rows("images"), await place.points()) == (["c"], ["c"])
     assert await place.rows("failures") == []
     assert await place.rows("reviews_raw") == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import secrets
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import clickhouse_connect
 import httpx
+import lz4.frame  # type: ignore[import-untyped]
 import pytest
 from clickhouse_connect.driver.exceptions import DatabaseError
 
@@ -65,6 +67,31 @@ def doors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Doors]:
         front.terminate()
         front.wait(60)
         front.stdout.close()
+
+
+def test_a_body_that_is_no_statement_any_more_is_refused(doors: Doors) -> None:
+    bomb = lz4.frame.compress(b"SELECT 1" + b" " * (1 << 25))
+    assert len(bomb) < 1 << 20
+    bodies = {"lz4": bomb, "gzip": gzip.compress(b"SELECT 1" + b" " * (1 << 25), 1)}
+    for encoding, body in bodies.items():
+        answer = httpx.post(
+            f"http://127.0.0.1:{doors.guests}/",
+            content=body,
+            headers={"Content-Encoding": encoding},
+            auth=("analyst", doors.analyst),
+            trust_env=False,
+            timeout=60,
+        )
+        assert (answer.status_code, answer.headers["X-ClickHouse-Exception-Code"]) == (413, "131")
+    cut = lz4.frame.compress(b"SELECT 1")[:-6]
+    answer = httpx.post(
+        f"http://127.0.0.1:{doors.guests}/",
+        content=cut,
+        headers={"Content-Encoding": "lz4"},
+        auth=("analyst", doors.analyst),
+        trust_env=False,
+    )
+    assert answer.status_code == 400
 
 
 def test_a_client_of_the_users_own_reads(doors: Doors) -> None:

@@ -15,6 +15,7 @@ import pytest
 from imagewire.policy_in_worker import PolicyInWorker
 from imagewire.policy_topic import publish_policy
 from imagewire.settings import PolicySettings, Settings
+from operators.calibration import Calibration, write_calibration
 from operators.policy import Policy, PolicyError
 from sinks.kafka.settings import KafkaSettings
 from streams.metrics import Metrics
@@ -31,9 +32,19 @@ def text(action: str) -> str:
 class Worker:
     """As much of a worker as there is to policies."""
 
-    def __init__(self, file: Path, kafka: KafkaSettings | None = None) -> None:
+    def __init__(
+        self,
+        file: Path,
+        kafka: KafkaSettings | None = None,
+        calibrations_folder: Path | None = None,
+    ) -> None:
         self.metrics = Metrics()
-        own = PolicySettings(file=file, check_seconds=0.1, follow=kafka is not None)
+        own = PolicySettings(
+            file=file,
+            check_seconds=0.1,
+            follow=kafka is not None,
+            calibrations_folder=calibrations_folder,
+        )
         settings = Settings(policy=own)
         if kafka is not None:
             settings = settings.model_copy(update={"kafka": kafka})
@@ -107,6 +118,26 @@ async def test_a_bad_file_keeps_the_old_policy_and_alarms(
     assert worker.policies.troubles() == {}
 
 
+async def test_a_calibration_that_comes_into_the_folder_applies_at_once(
+    file: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "calibrations"
+    worker = Worker(file, calibrations_folder=folder)
+    first = worker.policies.current.version
+    async with worker.running():
+        folder.mkdir()
+        (folder / "notes.txt").write_text("not a calibration, and not called one")
+        made = Calibration(format=1, model="net@1", weights_sha256="", labels={})
+        write_calibration(made, folder / "net.calibration.json")
+        await worker.until(lambda: worker.policies.current.version != first)
+        assert worker.policies.current.version.startswith(f"{first}+")
+        (folder / "worse.calibration.json").write_text("{}")
+        await worker.until(lambda: worker.failures == 1)
+        assert "worse.calibration.json" in worker.policies.troubles()["policy"]
+        (folder / "worse.calibration.json").unlink()
+        await worker.until(lambda: worker.policies.troubles() == {})
+
+
 def test_a_bad_file_at_the_start_is_refused(file: Path) -> None:
     write(file, "blok")
     with pytest.raises(PolicyError):
@@ -134,9 +165,9 @@ async def test_a_published_policy_is_in_force_until_it_is_withdrawn(
         async with started_later.running():
             await started_later.policies.ready()
             assert started_later.action == "block", "the last one that can be used is in force"
-            assert "not TOML" in started_later.policies.troubles()["policy"]
-            await publish_policy(kafka, "default", text("allow").encode() + b"nonsense")
-            await started_later.until(lambda: "nonsense" in str(started_later.policies.troubles()))
+            assert "not valid TOML" in started_later.policies.troubles()["policy"]
+            await publish_policy(kafka, "default", text("alow").encode())
+            await started_later.until(lambda: "'alow'" in str(started_later.policies.troubles()))
             assert started_later.action == "block"
         await worker.until(lambda: worker.failures == 2)
         await publish_policy(kafka, "default", text("review").encode())

@@ -20,7 +20,7 @@ from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 from running_up import RunningUp, Story, until
 
-from imagewire.embedding_of_photo import embedding_of_photo
+from imagewire.one_picture import embedding_of
 from imagewire.publishing import Publication
 from sinks.qdrant.reader import VectorReader
 
@@ -97,7 +97,7 @@ def test_a_cropped_recompressed_copy_finds_its_original_first(
         width, height = photo.size
         crop = photo.crop((width // 12, height // 12, width - width // 12, height - height // 12))
         crop.convert("RGB").save(tmp_path / "copy.jpg", quality=40)
-    vector = embedding_of_photo(tmp_path / "copy.jpg", up.settings).vector
+    vector = embedding_of(tmp_path / "copy.jpg", up.settings, "thread")[0].vector
 
     async def search() -> list[str]:
         async with VectorReader(up.settings.qdrant) as reader:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -162,3 +163,11 @@ def test_a_policy_without_rules_has_to_say_so(tmp_path: Path) -> None:
     file = tmp_path / "all.toml"
     file.write_text("rules = []\n")
     assert Policy.load(file).rules == ()
+
+
+@pytest.mark.parametrize("key", ["a" + ".a" * 400_000, '"a"' + " . 'a'" * 150_000])
+def test_a_key_that_would_keep_the_parser_busy_for_hours_is_refused_at_once(key: str) -> None:
+    began = time.process_time()
+    with pytest.raises(PolicyError, match=r"house:2:1: nested too deeply"):
+        Policy.read(f"\n{key} = 1\n".encode(), "house", "house")
+    assert time.process_time() - began < 5

@@ -32,7 +32,7 @@ async def everything_on(
         # High-water marks come with fetches, and not every broker tells them when it is asked; two
         # quiet rounds after that, nothing is left.
         while quiet < 2:
-            batches = await consumer.getmany(timeout_ms=300)
+            batches = await consumer.getmany(timeout_ms=100)
             behind = False
             for place in places:
                 mark = consumer.highwater(place)

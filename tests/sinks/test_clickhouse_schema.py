@@ -148,6 +148,38 @@ def test_matches_of_banlists_name_the_entry_also_of_rows_from_before_it_was_kept
     assert found == [("new", "l", 3, "ab", "mirrored"), ("old", "l", 3, "", "")]
 
 
+def test_sums_of_feeds_follow_repeats_erasures_and_rows_from_before(
+    client: Client, settings: ClickHouseSettings
+) -> None:
+    """They are what parts keep beside their rows, so nobody has to read the rows."""
+    database = settings.database
+    table = f"{database}.images_raw"
+    rows = (
+        f"INSERT INTO {table} (image_id, event_time, feed, verdict) SELECT toString(number), "
+        "toDateTime64('2026-01-01', 3) + number, concat('f', toString(number % 2)), 'block' "
+        "FROM numbers({})"
+    )
+    migrate(client, database, [each for each in shipped_migrations() if each.number < 70])
+    client.command(rows.format(4))
+    migrate(client, database)
+    client.command(rows.format(6))
+    sums = f"SELECT feed, count(), max(event_time) FROM {table} GROUP BY feed ORDER BY feed"
+    plan = client.query(f"EXPLAIN projections = 1 {sums}").result_rows
+    assert "by_feed" in str(plan)
+
+    def counted() -> list[int]:
+        return [row[1] for row in client.query(sums).result_rows]
+
+    assert counted() == [5, 5]  # four came again, and are not merged yet
+    client.command(f"OPTIMIZE TABLE {table} FINAL")
+    assert counted() == [3, 3]
+    sync = {"mutations_sync": 1}
+    client.command(f"ALTER TABLE {table} DELETE WHERE image_id = '4'", settings=sync)
+    assert counted() == [2, 3]
+    client.command(f"ALTER TABLE {table} DELETE WHERE feed = 'f0'", settings=sync)
+    assert counted() == [3]
+
+
 def test_a_database_of_a_newer_version_is_used_with_a_warning(
     client: Client, settings: ClickHouseSettings, caplog: pytest.LogCaptureFixture
 ) -> None:

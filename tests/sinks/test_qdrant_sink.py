@@ -151,6 +151,8 @@ async def test_an_unknown_image_says_so(settings: QdrantSettings) -> None:
     await stored(settings, [a_frame("a", [1.0, 0, 0, 0])])
     with pytest.raises(ImageNotFoundError, match="nowhere"):
         await found(settings, image_id="nowhere")
+    async with VectorReader(settings) as reader:
+        assert (await reader.feed_of("a"), await reader.feed_of("nowhere")) == ("gate", None)
 
 
 async def test_searching_before_anything_was_stored_says_so(settings: QdrantSettings) -> None:

@@ -170,7 +170,8 @@ async def list_banned_images(
     ] = None,
     limit: Annotated[int, Query(ge=1, le=1000, description="Entries on a page.")] = 50,
 ) -> EntriesAnswer:
-    """Entries by kind and hash, page by page."""
+    """Entries by kind and hash, page by page. They tell of images of every feed."""
+    caller.require_all_feeds()
     after = None
     if cursor:
         first, separator, digest = cursor.partition(":")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Body, Depends, Query
@@ -31,6 +34,7 @@ from imagewire.replaying import since_ms
 
 if TYPE_CHECKING:
     from operators.policy import Policy
+    from operators.policy_file import Rule
 
 router = APIRouter(tags=["policy"])
 
@@ -69,7 +73,8 @@ async def show_policy(
     hours: Annotated[int, Query(ge=1, le=8760, description="Over which hits are counted.")] = 24,
 ) -> PolicyAnswer:
     """The policy that workers with the settings of this API follow, how often each rule fired in
-    the last hours, how often it is right, and the versions that verdicts name."""
+    the last hours, how often it is right, and the versions that verdicts name. A key that is
+    confined to feeds sees the rules that look at them, and not the text."""
     feeds = allowed_feeds(caller)
     asked: dict[str, Any] = {"feeds": feeds, "hours": hours}
     in_force, hits, [counted], versions, precisions = await asyncio.gather(
@@ -85,7 +90,8 @@ async def show_policy(
     # Estimates are of all feeds together.
     for row in [] if feeds else precisions:
         by_rule.setdefault(row.pop("rule"), []).append(RulePrecision(**row))
-    rules = [] if policy is None else policy.rules
+    rules = [] if policy is None else _concerning(policy.rules, feeds)
+    warnings = [] if policy is None or feeds else await asyncio.to_thread(remarks_of, policy)
     return PolicyAnswer(
         version=None if policy is None else policy.version,
         name=services.settings.policy.name,
@@ -107,10 +113,25 @@ async def show_policy(
             for name, count in sorted(fired.items(), key=lambda item: -item[1])
             if name not in {rule.name for rule in rules}
         ],
-        warnings=[] if policy is None else await asyncio.to_thread(remarks_of, policy),
-        text=in_force.text,
+        warnings=warnings,
+        text="" if feeds else in_force.text,
         versions=[PolicySeen(**row) for row in versions],
     )
+
+
+def _concerning(rules: Sequence[Rule], feeds: Sequence[str]) -> list[Rule]:
+    """The rules that look at one of these feeds (any, if none is named), without their patterns
+    for others: whose names are part of what a confined caller must not know."""
+    if not feeds:
+        return list(rules)
+    found = []
+    for rule in rules:
+        patterns = tuple(
+            pattern for pattern in rule.feeds if any(fnmatchcase(feed, pattern) for feed in feeds)
+        )
+        if patterns or not rule.feeds:
+            found.append(replace(rule, feeds=patterns))
+    return found
 
 
 @router.post("/v1/policy/check", summary="Check a policy")

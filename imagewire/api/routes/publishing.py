@@ -43,7 +43,7 @@ async def publish_image(
     wait: Annotated[
         str | None,
         Query(
-            pattern=r"^\d{1,6}(\.\d{1,3})?(ms|s)?$",
+            pattern=r"^[0-9]{1,6}(\.[0-9]{1,3})?(ms|s)?$",
             max_length=14,
             description="Wait so long for what is found, such as 5s or 800ms; at most "
             "api.max_wait. What is not ready then is null in the answer, and comes all the same.",

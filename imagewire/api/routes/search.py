@@ -31,8 +31,9 @@ unrelated pairs are below 0.46 (docs/search.md)."""
 
 @router.post("/v1/search", summary="Find similar images", openapi_extra=SEARCH)
 async def search_images(request: Request, services: Shared, caller: Reader) -> SearchAnswer:
-    """Images that look like a picture, a stored image or a vector, the most similar first; images
-    with the same bytes are one result. A picture is sent in a form or, in base64, in JSON."""
+    """Images that look like a picture, a stored image or a vector, or that a text describes where
+    the embedder understands words, the most similar first; images with the same bytes are one
+    result. A picture is sent in a form or, in base64, in JSON."""
     started = time.monotonic()
     read = await asked(request, services.settings.fetch.max_bytes)
     search = read.request
@@ -61,13 +62,7 @@ async def _vector(
     if content is not None:
         return (await services.looking.embedding(content)).vector
     if search.text is not None:
-        raise Problem(
-            422,
-            "no-text-tower",
-            "Images cannot be searched by words here",
-            "the embedder in force was not trained on words; search by a picture, an id or a "
-            "vector",
-        )
+        return await services.looking.of_words(search.text)
     if search.vector is None:
         return None
     norm = math.hypot(*search.vector)

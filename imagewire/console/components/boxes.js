@@ -11,13 +11,13 @@ export const LAYERS = ["objects", "texts", "faces"];
  * An <svg> to lie exactly over the picture's element.
  *
  * `findings` as on images.findings; `show` says which layers are drawn; `fit` is how the picture fills
- * its element ("slice" for object-fit: cover, "meet" for contain); `strongest` limits the boxes of
+ * its element ("slice" for object-fit: cover, "meet" for contain, "none" for fill); `strongest` limits the boxes of
  * each layer. Returns null where the picture's size is unknown.
  */
 export function overlay(findings, { show = LAYERS, fit = "meet", strongest = 100 } = {}) {
   const { width, height } = findings?.image ?? {};
   if (!(width > 0 && height > 0)) return null;
-  return s("svg", { class: "overlay", viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: `xMidYMid ${fit}`, "aria-hidden": "true" },
+  return s("svg", { class: "overlay", viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: fit === "none" ? fit : `xMidYMid ${fit}`, "aria-hidden": "true" },
     LAYERS.filter((layer) => show.includes(layer)).map((layer) => s("g", { class: `layer ${layer}` },
       ranked(findings[layer], strongest).map(({ finding, index }) => outline(layer, finding, index)))));
 }

@@ -71,7 +71,9 @@ export function lineChart({ label, format = String, height = 96, area = false, f
 
   function writeLegend() {
     const several = series.length > 1;
+    const values = known().map((point) => point.value);
     fill(legend,
+      series.length === 1 && pointed === null && h("span", {}, values.length ? `highest ${format(Math.max(...values))}` : "nothing in this time"),
       several && series.map((one, index) => {
         const point = pointed !== null && at(one, pointed);
         return h("span", { class: `key s${index + 1}` }, one.name, point && ` ${format(point.value)}`);

@@ -17,7 +17,7 @@ export function askForKey(problem) {
 async function ask(problem) {
   const answer = await dialog({ title: "API key", build: (close) => {
     const key = input({ type: "password", name: "key", required: true, spellcheck: "false", autocapitalize: "off",
-      autocomplete: "off", "aria-describedby": "about-the-key" });
+      autocomplete: "off", autofocus: true, "aria-describedby": "about-the-key" });
     return h("form", { class: "stack", onsubmit: (event) => {
       event.preventDefault();
       setApiKey(key.value.trim());

@@ -21,7 +21,8 @@ function enabled() {
 
 /**
  * addShortcuts("Live", [{key: "p", text: "Pause", run}], signal): `key` is KeyboardEvent.key, or two
- * keys in turn such as "g l"; `repeat: true` lets a held key fire again.
+ * keys in turn such as "g l"; `repeat: true` lets a held key fire again. Without `run` it is listed
+ * only: keys that a control sees to itself, as "Shift Arrows" (held together).
  */
 export function addShortcuts(title, keys, signal) {
   const group = { title, keys };
@@ -38,7 +39,7 @@ export function listenForShortcuts() {
     if (event.key === "Shift") return;
     if (!enabled() && event.key !== "?") return;
     if ((event.key === " " || event.key === "Enter") && event.target.closest("button, a, summary, [role=button], [tabindex='0']")) return;
-    const held = groups.flatMap((group) => group.keys);
+    const held = groups.flatMap((group) => group.keys).filter((one) => one.run);
     const match = held.findLast((one) => one.key === `${first} ${event.key}`) ?? held.findLast((one) => one.key === event.key);
     first = !match && held.some((one) => one.key.startsWith(`${event.key} `)) ? event.key : "";
     if (!match || (event.repeat && !match.repeat)) return;
@@ -57,7 +58,7 @@ export function showShortcuts() {
   return dialog({ title: "Keyboard", build: () => h("div", { class: "stack" },
     groups.map((group) => h("section", { class: "stack" }, h("h3", {}, group.title),
       h("dl", { class: "facts shortcuts" }, group.keys.filter((one) => one.text).map((one) => [
-        h("dt", {}, one.key.split(" ").map((key) => [h("kbd", {}, NAMES[key] ?? (one.key === " " ? "Space" : key)), " "])),
+        h("dt", {}, one.key.split(" ").map((key) => [h("kbd", {}, NAMES[key] ?? key), " "])),
         h("dd", {}, one.text)])))),
     check({ text: "Single keys do these things", checked: enabled(), onchange: (event) => {
       try {
@@ -68,4 +69,4 @@ export function showShortcuts() {
     } })) });
 }
 
-const NAMES = { ArrowLeft: "←", ArrowRight: "→", ArrowUp: "↑", ArrowDown: "↓", Escape: "Esc", "": "Space" };
+const NAMES = { Arrows: "← ↑ → ↓", Escape: "Esc" };

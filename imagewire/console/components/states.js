@@ -3,6 +3,7 @@
 import { h } from "../dom.js";
 import { button } from "./controls.js";
 import { icon } from "./icons.js";
+import { long } from "./long.js";
 
 /** empty({icon: "image", title: "No images yet", detail: "…", actions: [button(…)]}) */
 export function empty({ icon: name = "image", title, detail, actions = [], slim = false }) {
@@ -14,11 +15,15 @@ export function empty({ icon: name = "image", title, detail, actions = [], slim 
 export function failed(problem, { again, slim = false } = {}) {
   return h("div", { class: `state error ${slim ? "slim" : ""}`, role: "alert" }, icon("warning"),
     h("h2", {}, problem.message || "Something went wrong"),
-    problem.detail && h("p", {}, problem.detail),
+    problem.detail && h("p", {}, long(problem.detail)),
     (problem.errors ?? []).length > 0 && h("ul", { class: "small soft" },
       problem.errors.slice(0, 8).map((one) => h("li", {}, mistake(one)))),
     problem.requestId && h("p", { class: "request" }, "Request ", h("code", {}, problem.requestId)),
-    again && h("div", { class: "row" }, button({ text: "Try again", icon: "refresh", onclick: again })));
+    again && h("div", { class: "row" }, button({ text: "Try again", icon: "refresh", onclick: () => {
+      // The button goes away with what went wrong; the focus must not go with it.
+      document.getElementById("page").focus({ preventScroll: true });
+      again();
+    } })));
 }
 
 /** One entry of a validation problem's `errors`: where, and what is wrong there. */

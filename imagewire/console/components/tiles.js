@@ -34,7 +34,7 @@ export function tile(summary, { signal, size = 320, aside, first = false } = {})
 /** What a picture without sight is: its objects if they are known. */
 export function altOf(summary) {
   const labels = summary.labels ?? [];
-  return labels.length ? `Picture with ${labels.slice(0, 5).map(labelWords).join(", ")}` : "Picture";
+  return labels.length ? `Picture with ${labels.slice(0, 5).map((label) => labelWords(label).slice(0, 60)).join(", ")}` : "Picture";
 }
 
 function why(summary) {

@@ -15,13 +15,19 @@ export function toast(message, { tone = "", action, stays = STAYS_MS } = {}) {
     icon(kind === "error" ? "warning" : kind === "done" ? "check" : "info"),
     h("div", {}, problem ? h("strong", {}, problem.message) : message,
       problem?.detail && h("div", { class: "small soft" }, problem.detail)),
-    action && button({ text: action.text, kind: "plain", small: true, onclick: () => { element.remove(); action.run(); } }),
-    button({ icon: "close", label: "Dismiss", kind: "plain", small: true, onclick: () => element.remove() }));
+    action && button({ text: action.text, kind: "plain", small: true, onclick: () => { close(element); action.run(); } }),
+    button({ icon: "close", label: "Dismiss", kind: "plain", small: true, onclick: () => close(element) }));
   const place = document.getElementById("toasts");
   place.append(element);
   while (place.childElementCount > AT_MOST) place.firstElementChild.remove();
   if (kind !== "error") expire(element, stays);
   return element;
+}
+
+/** The focus that was in it goes to the view, not to the beginning of the page. */
+function close(element) {
+  element.remove();
+  document.getElementById("page").focus({ preventScroll: true });
 }
 
 function expire(element, stays) {

@@ -21,10 +21,10 @@ export async function show(page, { argument: id, query, signal, setQuery, setTit
       actions: [linkButton({ text: "Live", icon: "live", href: hrefOf("live") }), linkButton({ text: "Search", icon: "search", href: hrefOf("search") })] }));
   }
   setTitle(`Image ${id}`);
-  const verdict = h("span", {});
+  const verdict = h("span", { class: "push" });
   const body = h("div", {}, loading(6, "Loading the image"));
   fill(page, h("div", { class: "page-head image-head" },
-    h("h1", {}, "Image ", h("span", { class: "image-id mono soft" }, id)), verdict, copyButton(id, "Copy the id")), body);
+    h("h1", {}, "Image ", h("span", { class: "image-id mono soft" }, id)), copyButton(id, "Copy the id"), verdict), body);
   const known = await get(address`v1/images/${id}`, { feed: query.get("feed") }, { signal });
   fill(verdict, badge(known.image.verdict, { large: true, by: known.image.decided_by }));
   fill(body, known.failure && failureCard(known.failure), known.findings ? whole(known, { query, signal, setQuery }) : withoutFindings(known));

@@ -2,9 +2,10 @@
 
 import { button } from "../components/controls.js";
 import { copyButton, download } from "../components/copy.js";
+import { long } from "../components/long.js";
 import { facts } from "../components/table.js";
 import { badge } from "../components/verdict.js";
-import { h } from "../dom.js";
+import { append, h } from "../dom.js";
 import { bytes, milliseconds, time, whole } from "../format.js";
 
 export function historyCard(history) {
@@ -15,7 +16,7 @@ export function historyCard(history) {
         h("div", { class: "row" }, badge(one.verdict), h("span", {}, decider(one)),
           h("time", { class: "soft small figures push", datetime: one.time }, time(one.time))),
         (one.rules ?? []).length > 0 && h("p", { class: "small" }, "Rules: ", one.rules.map((rule) => rule.rule ?? rule).join(", ")),
-        one.reason && h("p", { class: "small" }, `“${one.reason}”`),
+        one.reason && h("p", { class: "small" }, long(`“${one.reason}”`)),
         one.policy && h("p", { class: "soft small" }, "Policy ", h("code", {}, one.policy)))))));
 }
 
@@ -23,7 +24,7 @@ export function metadataCard(metadata) {
   const pairs = Object.entries(metadata ?? {});
   return h("section", { class: "card" }, h("header", {}, h("h2", {}, "Metadata of the producer")),
     h("div", { class: "card-body" }, pairs.length === 0 ? h("p", { class: "soft" }, "None was sent.")
-      : facts(pairs.map(([name, value]) => [name, typeof value === "object" ? h("code", {}, JSON.stringify(value)) : String(value)]))));
+      : facts(pairs.map(([name, value]) => [name, typeof value === "object" ? h("code", {}, long(JSON.stringify(value))) : long(value)]))));
 }
 
 export function factsCard(image, findings) {
@@ -59,11 +60,16 @@ function longId(id) {
   return id ? h("span", { class: "with-copy" }, h("code", { title: id }, id.length > 24 ? `${id.slice(0, 24)}…` : id), copyButton(id)) : null;
 }
 
+/** Written out when it is unfolded: with thousands of findings it is long, and mostly nobody looks. */
 export function jsonCard(known) {
-  const text = JSON.stringify(known, null, 2);
-  return h("details", { class: "card json" }, h("summary", {}, h("h2", {}, "JSON")),
-    h("div", { class: "card-body stack" },
+  const body = h("div", { class: "card-body stack" });
+  function show() {
+    if (body.firstChild) return;
+    const text = JSON.stringify(known, null, 2);
+    append(body,
       h("div", { class: "row" }, copyButton(text, "Copy the JSON"),
         button({ text: "Download", icon: "down", small: true, onclick: () => download(text, `${known.image.image_id}.json`) })),
-      h("pre", { tabindex: 0, "aria-label": "JSON of this image" }, text)));
+      h("pre", { tabindex: 0, role: "group", "aria-label": "JSON of this image" }, text));
+  }
+  return h("details", { class: "card json", ontoggle: show }, h("summary", {}, h("h2", {}, "JSON")), body);
 }

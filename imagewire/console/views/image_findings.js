@@ -2,6 +2,7 @@
 
 import { meter } from "../components/chart.js";
 import { chip } from "../components/controls.js";
+import { long } from "../components/long.js";
 import { badge, tag, verdictWord } from "../components/verdict.js";
 import { h } from "../dom.js";
 import { labelWords, score, time } from "../format.js";
@@ -16,7 +17,7 @@ export function verdictCard(image, findings) {
   const verdict = findings.verdict;
   if (!verdict) return card("Verdict", null, h("p", { class: "soft" }, "No policy was in force when this image came."));
   const rules = verdict.rules ?? [];
-  return card("Why", badge(verdict.action, { by: verdict.decided_by }),
+  return card("Why", null,
     verdict.decided_by === "person" && verdict.machine_action
       && h("p", { class: "soft" }, `A person decided${verdict.decided_at ? ` at ${time(verdict.decided_at)}` : ""}; the policy says ${verdictWord(verdict.machine_action).toLowerCase()}.`),
     rules.length ? h("ul", { class: "rules stack" }, rules.map(ruleItem)) : h("p", { class: "soft" }, "No rule fired."),
@@ -29,7 +30,7 @@ function ruleItem(rule) {
     h("div", { class: "row" }, h("strong", {}, rule.rule), badge(rule.action), rule.shadow && tag("shadow"),
       rule.severity && tag(rule.severity)),
     rule.category && h("p", { class: "soft small" }, rule.category),
-    rule.explanation && h("p", {}, rule.explanation),
+    rule.explanation && h("p", {}, long(rule.explanation)),
     rule.shadow && h("p", { class: "soft small" }, "Recorded only: a shadow rule has no part in the verdict."));
 }
 
@@ -69,7 +70,7 @@ export function objectsCard({ objects = [] }, pointAt) {
 export function textsCard({ texts = [] }, pointAt) {
   if (!texts.length) return null;
   return card("Text", h("span", { class: "soft small figures" }, texts.length), pointedList("texts", texts, pointAt, (one) => [
-    h("span", { class: "found-text", dir: "auto" }, one.text), h("span", { class: "figures" }, score(one.score))]));
+    h("span", { class: "found-text", dir: "auto" }, long(one.text)), h("span", { class: "figures" }, score(one.score))]));
 }
 
 export function facesCard({ faces = [] }, pointAt) {

@@ -12,6 +12,9 @@ import { altOf } from "../components/tiles.js";
 
 const SIZE = 1280;
 const NAMED = 10;
+/** Beyond so many times as long as wide a picture would be drawn as a line, so it is drawn wider than it is. */
+const LONGEST_SHAPE = 30;
+const LONGEST_NAME = 60;
 /** Stands for "whatever the detector looks at" among the labels, none of which is empty or a star. */
 const ANYTHING = "*";
 const ONES = { objects: "object", texts: "text line", faces: "face" };
@@ -38,7 +41,11 @@ export class Stage {
     this.#shown = new Set(LAYERS.filter((layer) => !hidden.includes(layer)));
     this.picture = h("span", { class: "picture" }, skeleton({ height: "100%" }));
     this.names = h("div", { class: "stage-names", "aria-hidden": "true" });
-    this.frame = h("div", { class: "stage-frame", style: this.#proportions() }, this.picture, this.names);
+    const { width = 4, height = 3 } = findings.image ?? {};
+    this.ratio = Math.min(Math.max(width / height, 1 / LONGEST_SHAPE), LONGEST_SHAPE);
+    this.stretched = this.ratio !== width / height;
+    this.frame = h("div", { class: `stage-frame ${this.stretched ? "stretched" : ""}`,
+      style: { aspectRatio: String(this.ratio), "--ratio": String(this.ratio), "--width": `${width}px` } }, this.picture, this.names);
     this.message = h("div", { class: "stage-message" });
     this.element = h("section", { class: "stage", "aria-label": "Picture" }, this.#tools(), h("div", { class: "stage-ground" }, this.frame), this.message);
     this.#draw();
@@ -56,11 +63,6 @@ export class Stage {
     }
   }
 
-  #proportions() {
-    const { width = 4, height = 3 } = this.#findings.image ?? {};
-    return { aspectRatio: `${width} / ${height}`, "--ratio": String(width / height), "--width": `${width}px` };
-  }
-
   #tools() {
     this.toggles = Object.fromEntries(LAYERS.map((layer) => [layer, button({
       text: counted(this.#findings[layer]?.length ?? 0, ONES[layer]), icon: ICONS[layer], small: true, key: KEYS[layer],
@@ -68,13 +70,13 @@ export class Stage {
     this.blur = button({ text: "Unblurred", icon: "eye", small: true, pressed: false, key: "u",
       title: "Show what privacy settings hide; needs a key with the scope review (u)", onclick: () => this.#setUnblurred(!this.#unblurred) });
     this.heat = select({ "aria-label": "Heat map", options: this.#explainable(), onchange: () => this.#setHeat(this.heat.value) });
-    return h("div", { class: "stage-tools row", role: "toolbar", "aria-label": "Layers" },
+    return h("div", { class: "stage-tools row", role: "group", "aria-label": "Layers" },
       Object.values(this.toggles), h("span", { class: "push" }), this.heat, this.blur);
   }
 
   #explainable() {
     const labels = [...new Set((this.#findings.objects ?? []).map((one) => one.label)), ...Object.keys(this.#findings.scores ?? {})];
-    return [["", "No heat map"], [ANYTHING, "Heat map: all the detector sees"], ...labels.map((label) => [label, `Heat map: ${labelWords(label)}`])];
+    return [["", "No heat map"], [ANYTHING, "Heat map: all the detector sees"], ...labels.map((label) => [label, `Heat map: ${labelWords(label).slice(0, LONGEST_NAME)}`])];
   }
 
   #listen() {
@@ -95,7 +97,7 @@ export class Stage {
 
   #draw() {
     this.#drawing?.remove();
-    this.#drawing = overlay(this.#findings, { show: [...this.#shown] });
+    this.#drawing = overlay(this.#findings, { show: [...this.#shown], fit: this.stretched ? "none" : "meet" });
     if (this.#drawing) this.picture.after(this.#drawing);
     fill(this.names, this.#named());
   }
@@ -107,7 +109,7 @@ export class Stage {
     return (this.#findings.objects ?? []).map((one, index) => ({ one, index }))
       .sort((a, b) => b.one.score - a.one.score).slice(0, NAMED)
       .map(({ one, index }) => h("span", { class: `stage-name ${one.box[1] / height < 0.07 ? "inside" : ""}`, data: { layer: "objects", index: String(index) },
-        style: { left: `${Math.max(one.box[0] / width, 0) * 100}%`, top: `${Math.max(one.box[1] / height, 0) * 100}%` } }, `${labelWords(one.label)} ${one.score.toFixed(2)}`));
+        style: { left: `${Math.max(one.box[0] / width, 0) * 100}%`, top: `${Math.max(one.box[1] / height, 0) * 100}%` } }, `${labelWords(one.label).slice(0, LONGEST_NAME)} ${one.score.toFixed(2)}`));
   }
 
   #nextHeat() {
@@ -137,7 +139,9 @@ export class Stage {
     await showIn(this.picture, this.#image.image_id, {
       what: heat ? "explain" : "picture", signal, alt: altOf(this.#image),
       query: { size: SIZE, feed: this.#image.feed, unblurred: this.#unblurred || null, label: heat === ANYTHING ? null : heat },
-      onshown: () => fill(this.message, heat && h("p", { class: "soft small" }, `The warmer, the more a place counted${aboutHeat(heat)}. A heat map hints at reasons; it proves none.`)),
+      onshown: () => fill(this.message,
+        heat && h("p", { class: "soft small" }, `The warmer, the more a place counted${aboutHeat(heat)}. A heat map hints at reasons; it proves none.`),
+        this.stretched && h("p", { class: "soft small" }, "Too narrow to be seen in its own proportions, so it is stretched here.")),
       onfailed: (problem) => this.#failed(problem),
     });
     if (!signal.aborted) this.frame.classList.remove("loading");
@@ -157,4 +161,4 @@ export class Stage {
   }
 }
 
-const aboutHeat = (label) => (label === ANYTHING ? "" : ` for “${labelWords(label)}”`);
+const aboutHeat = (label) => (label === ANYTHING ? "" : ` for “${labelWords(label).slice(0, LONGEST_NAME)}”`);

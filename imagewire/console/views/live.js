@@ -24,7 +24,7 @@ export async function show(page, { query, signal, setQuery }) {
   const status = h("span", { class: "live-status", role: "status" });
   const sampling = h("span", { class: "soft small figures" });
   const pause = button({ text: "Pause", icon: "pause", pressed: false, key: "p", onclick: () => setPaused(!wall.paused) });
-  const fresh = button({ text: "", icon: "up", kind: "primary", onclick: () => scrollTo({ top: 0, behavior: "smooth" }) });
+  const fresh = button({ text: "", icon: "up", kind: "primary", onclick: () => scrollTo({ top: 0, behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth" }) });
   const above = h("div", { class: "live-above", hidden: true }, fresh);
   const bar = filterBar(filters, change, signal);
   let source = { state: "connecting" };
@@ -39,6 +39,7 @@ export async function show(page, { query, signal, setQuery }) {
     { key: "1", text: "Only allow", run: () => bar.setVerdict("allow") },
     { key: "2", text: "Only review", run: () => bar.setVerdict("review") },
     { key: "3", text: "Only block", run: () => bar.setVerdict("block") },
+    { key: "Arrows", text: "Values of a chart that has the focus" },
   ], signal);
   const timer = setInterval(() => { wall.step(); describe(); }, REFRESH_MS);
   signal.addEventListener("abort", () => { clearInterval(timer); following.abort(); }, { once: true });
@@ -144,6 +145,7 @@ function filterBar(filters, change, signal) {
     clear() {
       feed.value = label.value = "";
       verdict.querySelector("input").checked = true;
+      feed.focus();
       change({ feed: "", verdict: "", label: "" });
     },
     learn(images) {

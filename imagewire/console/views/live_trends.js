@@ -17,7 +17,7 @@ const lags = [];
 /** A strip of cards that keeps itself up to date until `signal` aborts. */
 export function trends(signal) {
   const cards = {
-    throughput: card("Throughput", "images/s", lineChart({ label: "Throughput, images per second", format: rate, area: true })),
+    throughput: card("Throughput", "images/s", lineChart({ label: "Throughput, images per second", format: rate, area: true, floor: 1 })),
     latency: card("Latency", "median", lineChart({ label: "Latency from arrival to verdict", format: milliseconds })),
     lag: card("Lag", "behind the feed", lineChart({ label: "Lag, in seconds", format: (value) => milliseconds(value * 1000), area: true, floor: 1 })),
   };

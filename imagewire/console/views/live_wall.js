@@ -9,6 +9,7 @@ import { refreshTimes, tile } from "../components/tiles.js";
 import { skeleton } from "../components/states.js";
 import { h } from "../dom.js";
 import { picturesUnderWay } from "../pictures.js";
+import { Pace } from "./live_pace.js";
 
 const TILES = 60;
 const TILES_ON_A_PHONE = 30;
@@ -16,8 +17,6 @@ const TILES_ON_A_PHONE = 30;
 const UNDER_WAY = 9;
 /** Arrivals kept for the next step. */
 const WAITING = 24;
-/** Pace is told over this time. */
-const PACE_MS = 10000;
 const STRICTNESS = { block: 2, review: 1 };
 
 export class Wall {
@@ -33,11 +32,8 @@ export class Wall {
   #pointed = false;
   #tiles = new Map();
   #waiting = [];
-  #arrivals = [];
-  #showings = [];
-  #leftOut = [];
+  #pace = new Pace();
   #missed = 0;
-  #began = 0;
   #flooded = false;
 
   /** Forgets everything; returns how many pictures it wants to begin with. */
@@ -46,12 +42,9 @@ export class Wall {
     this.#tiles.clear();
     this.element.replaceChildren();
     this.#waiting = [];
-    this.#arrivals = [];
-    this.#showings = [];
-    this.#leftOut = [];
+    this.#pace = new Pace();
     this.#missed = 0;
     this.#flooded = false;
-    this.#began = performance.now();
     this.started = false;
     this.filters = { ...filters };
     this.capacity = matchMedia("(max-width: 760px)").matches ? TILES_ON_A_PHONE : TILES;
@@ -66,7 +59,9 @@ export class Wall {
 
   fillWith(summaries) {
     this.started = true;
-    for (const summary of summaries.slice(0, this.capacity)) this.element.append(this.#make(summary));
+    for (const summary of summaries.slice(0, this.capacity)) {
+      if (!this.#tiles.has(keyOf(summary))) this.element.append(this.#make(summary));
+    }
   }
 
   get size() {
@@ -86,16 +81,17 @@ export class Wall {
 
   /** An image was decided. */
   offer(summary) {
-    this.#arrivals.push(performance.now());
-    const known = this.#tiles.get(summary.image_id);
+    this.#pace.count("arrived");
+    const key = keyOf(summary);
+    const known = this.#tiles.get(key);
     if (known) return this.#decideAnew(known, summary);
     if (this.paused || this.heldBy) this.#missed += 1;
-    const again = this.#waiting.findIndex((one) => one.image_id === summary.image_id);
+    const again = this.#waiting.findIndex((one) => keyOf(one) === key);
     if (again >= 0) this.#waiting.splice(again, 1);
     this.#waiting.push(summary);
     if (this.#waiting.length <= WAITING) return;
     this.#waiting.splice(leastWanted(this.#waiting), 1);
-    this.#leftOut.push(performance.now());
+    this.#pace.count("leftOut");
     this.#flooded = true;
   }
 
@@ -114,20 +110,19 @@ export class Wall {
       const element = this.#make(summary, true);
       element.classList.add("fresh");
       this.element.prepend(element);
-      this.#showings.push(performance.now());
+      this.#pace.count("shown");
     }
     while (this.#tiles.size > this.capacity) this.#drop(this.element.lastElementChild);
   }
 
-  /** Images each second that arrived, and that were shown, of late; and whether some were left out. */
+  /** As of Pace. */
   pace() {
-    const now = performance.now();
-    const since = now - PACE_MS;
-    const seconds = Math.min(Math.max(now - this.#began, 1000), PACE_MS) / 1000;
-    for (const times of [this.#arrivals, this.#showings, this.#leftOut]) {
-      times.splice(0, Math.max(times.findIndex((at) => at >= since), times.at(-1) < since ? times.length : 0));
-    }
-    return { settled: now - this.#began >= PACE_MS / 2, sampled: this.#leftOut.length > 0, arrived: this.#arrivals.length / seconds, shown: this.#showings.length / seconds };
+    return this.#pace.now();
+  }
+
+  /** Summaries of images that are not on the wall yet; never many. */
+  get kept() {
+    return this.#waiting.length;
   }
 
   #columns() {
@@ -137,23 +132,26 @@ export class Wall {
   #make(summary, first = false) {
     const abort = new AbortController();
     const element = tile(summary, { first, signal: AbortSignal.any([this.signal, abort.signal]) });
-    this.#tiles.set(summary.image_id, { element, abort, summary });
+    element.dataset.key = keyOf(summary);
+    this.#tiles.set(element.dataset.key, { element, abort, summary });
     return element;
   }
 
   #drop(element) {
-    this.#tiles.get(element.dataset.id)?.abort.abort();
-    this.#tiles.delete(element.dataset.id);
+    this.#tiles.get(element.dataset.key)?.abort.abort();
+    this.#tiles.delete(element.dataset.key);
     element.remove();
   }
 
   /** A person decided otherwise, or a record came twice: the tile stays where it is. */
   #decideAnew(known, summary) {
     if (known.summary.verdict === summary.verdict) return;
-    const { element, abort } = this.#tiles.get(summary.image_id);
+    const { element, abort } = known;
     abort.abort();
     const anew = this.#make({ ...known.summary, ...summary });
+    const focused = element === document.activeElement;
     element.replaceWith(anew);
+    if (focused) anew.focus();
   }
 
   /** Up to `count` of those that wait, the newest, but stricter verdicts first as up to half of them. */
@@ -174,6 +172,9 @@ export class Wall {
     this.onchange();
   }
 }
+
+/** Two feeds may use one id. */
+const keyOf = ({ feed, image_id: id }) => JSON.stringify([feed, id]);
 
 /** Where in `waiting` the one stands that can best be left out: the oldest of the mildest verdict. */
 function leastWanted(waiting) {

@@ -18,7 +18,7 @@ const SHOWN = 12;
 /** driftCard(rows of the view `drift`) → element */
 export function driftCard(drift) {
   const rows = [...drift].map((row) => ({ ...row, state: stateOf(row) }))
-    .sort((a, b) => b.state.rank - a.state.rank || b.psi - a.psi);
+    .sort((a, b) => b.state.rank - a.state.rank || (b.psi ?? 0) - (a.psi ?? 0));
   const inside = h("div", { class: "card-body flush" });
   draw(SHOWN);
 
@@ -52,7 +52,7 @@ function driftTable(rows) {
     { title: "State", value: (row) => tag(row.state.text, row.state.tone) },
     { title: "What", value: (row) => (row.kind === "embedding" ? `embedding, projection ${String(row.name).split("/").at(-1)}` : row.name) },
     { title: "Feed", value: (row) => row.feed },
-    { title: "Index", value: (row) => h("span", { class: "drift-index" }, gauge(row), h("span", { class: "figures" }, row.psi.toFixed(3))) },
+    { title: "Index", value: (row) => h("span", { class: "drift-index" }, gauge(row), h("span", { class: "figures" }, Number.isFinite(row.psi) ? row.psi.toFixed(3) : "–")) },
     { title: "Mean before", number: true, value: (row) => score(row.reference_mean) },
     { title: "Mean now", number: true, value: (row) => score(row.current_mean) },
     { title: "Images before", number: true, value: (row) => whole(row.reference_images) },
@@ -62,7 +62,7 @@ function driftTable(rows) {
 
 /** The index on a line to twice the bound, with marks at both bounds. */
 function gauge({ psi, state }) {
-  const at = (value) => `${Math.min(value / (2 * CHANGED), 1) * 100}%`;
+  const at = (value) => `${Math.min((value ?? 0) / (2 * CHANGED), 1) * 100}%`;
   return h("span", { class: "gauge", "aria-hidden": "true" },
     h("span", { class: `gauge-fill ${state.tone}`, style: { inlineSize: at(psi) } }),
     [MOVED, CHANGED].map((bound) => h("span", { class: "gauge-mark", style: { insetInlineStart: at(bound) } })));

@@ -21,7 +21,7 @@ export async function show(page, { query, signal, setQuery }) {
   let mode = MODES.some(([key]) => key === query.get("mode")) ? query.get("mode") : "one";
   let part = new AbortController();
   const place = h("div", {});
-  const waiting = h("p", { class: "soft figures", role: "status" });
+  const waiting = h("p", { class: "soft figures" });
   const name = button({ text: nameText(), kind: "plain", small: true, onclick: changeName });
   const feed = feedChoice({ "aria-label": "Feed", value: query.get("feed") ?? "", signal, onchange: narrowed });
   const why = select({ "aria-label": "Why they wait", value: query.get("why") ?? "", onchange: narrowed,
@@ -48,14 +48,15 @@ export async function show(page, { query, signal, setQuery }) {
     counts = next;
     if (!counts) return;
     const parts = [[counts.policy, "asked for by the policy"], [counts.audit, "drawn to check"]].filter(([count]) => count > 0);
-    fill(waiting, parts.length
-      ? [parts.map(([count, text]) => `${whole(count)} ${text}`).join(", "), counts.oldest && `; the oldest came ${ago(counts.oldest)}`]
-      : "Nothing waits", sitting.decided.length > 0 && `; you decided ${whole(sitting.decided.length)}`);
+    const words = [parts.length
+      ? [parts.map(([count, text]) => `${whole(count)} ${text}`).join(", "), counts.oldest && `; the oldest came ${ago(counts.oldest)}`].filter(Boolean).join("")
+      : "Nothing waits", sitting.decided.length > 0 && `; you decided ${whole(sitting.decided.length)}`].filter(Boolean).join("");
+    if (waiting.textContent !== words) waiting.textContent = words;
   }
 
   async function changeName() {
     const given = await dialog({ title: "Who decides", build: (close) => {
-      const own = input({ value: reviewerName(), maxlength: 100, name: "reviewer", placeholder: "the name of the key" });
+      const own = input({ value: reviewerName(), maxlength: 100, name: "reviewer", autofocus: true, placeholder: "the name of the key" });
       return h("form", { class: "stack", onsubmit: (event) => { event.preventDefault(); close({ name: own.value.trim() }); } },
         field("Your name", own),
         h("p", { class: "small soft" }, "Decisions are kept under it. A key for reviewing has a name of its own, which counts then; leave this empty."),

@@ -141,7 +141,7 @@ export function reviewBatch(place, { filters, onwaiting, signal }) {
     const before = visible().findIndex(({ box }) => box.checked);
     for (const image of images) remove(image.image_id);
     draw();
-    visible()[Math.min(before, visible().length - 1)]?.box.focus({ preventScroll: true });
+    (visible()[Math.min(before, visible().length - 1)]?.box ?? place.querySelector("button"))?.focus({ preventScroll: true });
     try {
       const unknown = await sitting.decide(images, decision, fields.value());
       fields.clear();
@@ -177,6 +177,9 @@ export function reviewBatch(place, { filters, onwaiting, signal }) {
     { key: "u", text: "Take the last decision back", run: () => undo(sitting.decided.slice(0, 1)) },
     { key: "*", text: "Choose all", run: () => chooseAll(true) },
     { key: "Escape", text: "Choose none", run: () => chooseAll(false) },
+    { key: "Arrows", text: "To another picture" },
+    { key: "Space", text: "Choose it, or not" },
+    { key: "Shift Arrows", text: "Choose on the way" },
   ], signal);
   // Not among the shortcuts of the shell: outside the wall arrow keys belong to whatever has the focus.
   document.addEventListener("keydown", (event) => {

@@ -8,6 +8,7 @@ import { address, get } from "../api.js";
 import { LAYERS, overlay } from "../components/boxes.js";
 import { button, press } from "../components/controls.js";
 import { meter } from "../components/chart.js";
+import { long } from "../components/long.js";
 import { addShortcuts } from "../components/shortcuts.js";
 import { empty, failed, loading } from "../components/states.js";
 import { facts } from "../components/table.js";
@@ -47,9 +48,11 @@ export function reviewOne(place, { filters, onwaiting, signal }) {
   ];
   // On a phone the picture needs the room.
   const more = h("details", { class: "decision-more", open: matchMedia("(min-width: 761px)").matches }, h("summary", {}, "Reason and labels"), fields.element);
+  // What is there to be decided now, for who does not see it change.
+  const said = h("p", { class: "unseen", role: "status" });
   const undoButton = button({ text: "Undo", icon: "undo", kind: "plain", key: "u", onclick: undoLast });
 
-  const layout = h("div", { class: "review-one" },
+  const layout = h("div", { class: "review-one" }, said,
     h("section", { class: "card review-picture", "aria-label": "Picture" }, stage, h("div", { class: "review-tools row" }, boxesButton, blurButton)),
     h("section", { class: "card review-why", "aria-label": "Why it waits" }, h("div", { class: "card-body" }, why)),
     h("section", { class: "card review-decide", "aria-label": "Decision" }, h("div", { class: "card-body stack" },
@@ -70,6 +73,7 @@ export function reviewOne(place, { filters, onwaiting, signal }) {
       press(blurButton, false);
       if (!layout.isConnected) fill(place, layout);
       showImage();
+      said.textContent = inWords(image);
       allowActions(true);
     } catch (problem) {
       if (!signal.aborted) fill(place, h("section", { class: "card" }, failed(problem, { again: start })));
@@ -88,12 +92,15 @@ export function reviewOne(place, { filters, onwaiting, signal }) {
   }
 
   function nothing() {
+    // Its controls go away; whoever was at one of them goes on at what takes their place.
+    const focused = layout.contains(document.activeElement);
     const undo = sitting.decided.length > 0 && button({ text: "Undo the last", icon: "undo", kind: "plain", onclick: undoLast });
     fill(place, h("section", { class: "card" }, skipped.size
       ? empty({ icon: "review", title: "Only what you put off is left", detail: `You left ${skipped.size} for later.`,
         actions: [button({ text: "Look at them now", kind: "primary", onclick: () => { skipped.clear(); start(); } }), undo] })
       : empty({ icon: "check", title: "Nothing waits", detail: "Every image that asked for a person has a decision, or is with somebody else.",
         actions: [button({ text: "Look again", icon: "refresh", onclick: start }), undo] })));
+    if (focused) place.querySelector("button").focus();
   }
 
   function showImage() {
@@ -194,7 +201,12 @@ export function reviewOne(place, { filters, onwaiting, signal }) {
 
 function altOf(image) {
   const labels = [...new Set((image.objects ?? []).map((one) => one.label))];
-  return labels.length ? `Picture with ${labels.slice(0, 6).map(labelWords).join(", ")}` : "Picture";
+  return labels.length ? `Picture with ${labels.slice(0, 6).map((label) => labelWords(label).slice(0, 60)).join(", ")}` : "Picture";
+}
+
+function inWords(image) {
+  const why = image.why === "audit" ? ["drawn to check"] : (image.fired ?? []).map((one) => one.rule);
+  return [`To be decided: ${altOf(image)}`, ...why.slice(0, 4)].join(", ");
 }
 
 /** Why an image waits and what was found in it. */
@@ -205,18 +217,18 @@ function reasonsOf(image) {
   const texts = image.texts ?? [];
   return [
     h("div", { class: "row" }, badge(image.verdict, { large: true }),
-      image.why === "audit" ? tag("drawn by chance to check") : tag("asked for by the policy"),
+      image.why === "audit" ? tag("drawn to check") : tag("by the policy"),
       h("a", { class: "push small", href: hrefOf("image", image.image_id, { feed: image.feed }) }, "Everything about it")),
     fired.length > 0 && h("ul", { class: "fired" }, fired.map((one) => h("li", {},
       h("div", { class: "row" }, h("strong", {}, one.rule), badge(one.action), one.shadow && tag("shadow")),
-      one.explanation && h("p", {}, one.explanation)))),
+      one.explanation && h("p", {}, long(one.explanation))))),
     image.why === "audit" && (image.audited_rules ?? []).length > 0 && h("p", {}, "To check: ", image.audited_rules.join(", ")),
     scores.length > 0 && section("Scores", scores.slice(0, LONGEST_LISTS).map(([name, value]) => measured(name, value))),
     objects.length > 0 && section("Objects", objects.slice(0, LONGEST_LISTS).map((one) => measured(labelWords(one.label), one.score)), objects.length - LONGEST_LISTS),
-    texts.length > 0 && section("Text", texts.slice(0, LONGEST_LISTS).map((line) => h("li", {}, line)), texts.length - LONGEST_LISTS),
+    texts.length > 0 && section("Text", texts.slice(0, LONGEST_LISTS).map((line) => h("li", { dir: "auto" }, long(line))), texts.length - LONGEST_LISTS),
     facts([["Image", h("code", {}, image.image_id)], ["Feed", image.feed], ["Waiting since", ago(image.waiting_since)],
       ["Size", image.width ? `${image.width} × ${image.height} ${image.format ?? ""}` : null], ["Policy", h("code", {}, image.policy)],
-      ...Object.entries(image.metadata ?? {}).slice(0, 8).map(([name, value]) => [name, typeof value === "string" ? value : JSON.stringify(value)])]),
+      ...Object.entries(image.metadata ?? {}).slice(0, 8).map(([name, value]) => [name, long(typeof value === "string" ? value : JSON.stringify(value))])]),
   ];
 }
 

@@ -3,7 +3,7 @@
  * and groups of near-duplicates. What was asked stands in the address, except for a picture.
  */
 
-import { get, post, request } from "../api.js";
+import { get, jsonOf, post, request } from "../api.js";
 import { button, choice, field, input } from "../components/controls.js";
 import { icon } from "../components/icons.js";
 import { addShortcuts } from "../components/shortcuts.js";
@@ -93,7 +93,7 @@ export async function show(page, { query, signal, setQuery }) {
       const body = new FormData();
       body.append("picture", by, by.name || "pasted");
       for (const [name, value] of Object.entries({ ...narrowed, limit })) for (const one of [value].flat()) body.append(name, String(one));
-      return (await request("v1/search", { method: "POST", body, signal: until })).json();
+      return jsonOf(await request("v1/search", { method: "POST", body, signal: until }));
     }
     if (mode === "id") return post("v1/search", { ...narrowed, image_id: by, limit }, { signal: until });
     return readWords(by, narrowed, limit, until);

@@ -12,6 +12,8 @@ import { compacted } from "./search_filters.js";
 
 const GROUPS_AT_ONCE = 20;
 const TILES_OF_A_GROUP = 12;
+/** Every picture of a span is compared with every other. */
+const LONGEST_MS = 300_000;
 /** The API's own: with the default embedder edited copies are mostly above it, other pictures below. */
 const ALIKE = 0.8;
 
@@ -41,7 +43,7 @@ export function duplicatesSearch({ query, signal, setQuery }) {
     fill(results, loading(5, "Comparing pictures"));
     try {
       const body = compacted({ since: since ?? new Date(0).toISOString(), until: until ?? now, feed: feed.value, threshold: Number(alike.value) });
-      const found = await post("v1/duplicates", body, { signal });
+      const found = await post("v1/duplicates", body, { signal, within: LONGEST_MS });
       showFound(found);
     } catch (problem) {
       if (!signal.aborted) fill(results, failed(problem));
@@ -81,6 +83,7 @@ function groupCard({ images, similarity }, signal) {
   const more = button({ text: `Show all ${images.length}`, small: true, onclick: () => {
     append(wall, images.slice(TILES_OF_A_GROUP).map((one) => tile(one, { signal })));
     more.remove();
+    wall.children[TILES_OF_A_GROUP].focus();
   } });
   append(wall, images.slice(0, TILES_OF_A_GROUP).map((one) => tile(one, { signal })));
   const feeds = [...new Set(images.map((one) => one.feed))];

@@ -29,14 +29,23 @@ export function searchFilters({ query, signal, onchange }) {
     said.textContent = Number(distance.value) >= FARTHEST ? "any" : `up to ${Number(distance.value).toFixed(2)}`;
   }
 
-  const farthest = () => (distanceField.hidden || Number(distance.value) >= FARTHEST ? null : Number(distance.value));
-
-  return {
-    element: h("div", { class: "search-filters" },
+  const wide = matchMedia("(min-width: 761px)");
+  const set = () => [feed.value, verdict, label.value, farthest(), query.get("span"), query.get("since"), query.get("until")].some(Boolean);
+  const folded = h("details", { class: "search-folded" }, h("summary", {}, "Filters"),
+    h("div", { class: "search-filters" },
       field("Feed", feed),
       h("div", { class: "field" }, h("span", { "aria-hidden": "true" }, "Verdict"),
         choice({ label: "Verdict", value: verdict, options: [["", "Any"], ["allow", "Allow"], ["review", "Review"], ["block", "Block"]], onchange: (value) => { verdict = value; onchange(); } })),
-      field("Label", label), time.element, distanceField),
+      field("Label", label), time.element, distanceField));
+  // On a phone what is found needs the room; elsewhere there is nothing to unfold.
+  const unfold = () => { folded.open = wide.matches || set(); };
+  wide.addEventListener("change", unfold, { signal });
+
+  const farthest = () => (distanceField.hidden || Number(distance.value) >= FARTHEST ? null : Number(distance.value));
+
+  unfold();
+  return {
+    element: folded,
     values() {
       const { since, until } = time.value();
       const farthestNow = farthest();

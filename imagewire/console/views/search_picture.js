@@ -1,17 +1,24 @@
-/** A picture to search by: chosen, dropped anywhere on the page, or pasted. It is sent, not stored. */
+/**
+ * A picture to search by: chosen, dropped anywhere on the page, or pasted. It is sent, not stored. The
+ * last one stays in this page's memory for whoever follows a result and comes back.
+ */
 
 import { icon } from "../components/icons.js";
 import { toast } from "../components/toast.js";
 import { fill, h } from "../dom.js";
 import { bytes } from "../format.js";
 
-/** pictureInput({signal, onpicture(file)}) → {element, file()} */
+/** {file, name}: `name` also stands in the entry of the browser's history that searched by it. */
+let last = null;
+
+/** pictureInput({signal, onpicture(file)}) → {element, file()}; it holds what this entry of the history searched by. */
 export function pictureInput({ signal, onpicture }) {
-  let file = null;
+  let file = last && history.state?.picture === last.name ? last.file : null;
   const chosen = h("input", { class: "unseen", type: "file", accept: "image/*", onchange: () => take(chosen.files[0]) });
   const inside = h("span", { class: "drop-inside" });
   const element = h("label", { class: "drop" }, chosen, inside);
-  invite();
+  if (file) preview();
+  else invite();
 
   function invite() {
     fill(inside, icon("upload"), h("span", {}, h("strong", {}, "Choose a picture"), h("span", { class: "soft" }, ", drop it anywhere on this page, or paste it")));
@@ -21,6 +28,8 @@ export function pictureInput({ signal, onpicture }) {
     if (!next) return;
     if (next.type && !next.type.startsWith("image/")) return void toast(`“${next.name}” is no picture, but ${next.type}`);
     file = next;
+    last = { file, name: String(performance.now()) };
+    history.replaceState({ ...history.state, picture: last.name }, "");
     preview();
     onpicture(file);
   }

@@ -20,6 +20,8 @@ import { schemaList } from "./sql_schema.js";
 
 /** More rows than this are for a file, not for a page. */
 const MAX_ROWS = 10000;
+/** The settings say how long a statement may run, mostly less; beyond this nobody answers any more. */
+const LONGEST_MS = 600_000;
 
 export async function show(page, { query, signal, setQuery }) {
   let running = null;
@@ -47,7 +49,7 @@ export async function show(page, { query, signal, setQuery }) {
     const waiting = setTimeout(() => fill(answer, h("div", { class: "card-body" }, loading(5, "Waiting for the answer"))), 250);
     const begun = performance.now();
     try {
-      const found = await post("v1/sql", { query: statement, format: "json", max_rows: MAX_ROWS }, { signal: AbortSignal.any([signal, mine.signal]) });
+      const found = await post("v1/sql", { query: statement, format: "json", max_rows: MAX_ROWS }, { signal: AbortSignal.any([signal, mine.signal]), within: LONGEST_MS });
       clearTimeout(waiting);
       if (running !== mine) return;
       const took = milliseconds(found.elapsed_ms ?? performance.now() - begun);
@@ -105,7 +107,7 @@ export async function show(page, { query, signal, setQuery }) {
   async function download(statement, control) {
     control.disabled = true;
     try {
-      const response = await request("v1/sql", { method: "POST", json: { query: statement, format: "csv" }, accept: "text/csv", signal });
+      const response = await request("v1/sql", { method: "POST", json: { query: statement, format: "csv" }, accept: "text/csv", signal, within: LONGEST_MS });
       const made = URL.createObjectURL(await whole(response));
       h("a", { href: made, download: `imagewire-${new Date().toISOString().slice(0, 19).replaceAll(":", "")}.csv` }).click();
       setTimeout(() => URL.revokeObjectURL(made), 60000);
@@ -118,7 +120,7 @@ export async function show(page, { query, signal, setQuery }) {
 
   async function keep() {
     const name = await dialog({ title: "Keep this statement", build: (close) => {
-      const named = input({ required: true, maxlength: 80, name: "name" });
+      const named = input({ required: true, maxlength: 80, name: "name", autofocus: true });
       return h("form", { class: "stack", onsubmit: (event) => { event.preventDefault(); close(named.value.trim()); } },
         field("Name", named, "one of the same name is replaced"),
         h("p", { class: "small soft" }, "It is kept in this browser only."),
@@ -169,7 +171,9 @@ export async function show(page, { query, signal, setQuery }) {
             h("p", { class: "small soft push", id: "sql-keys" }, h("kbd", {}, "Ctrl"), " ", h("kbd", {}, "Enter"), " runs, ", h("kbd", {}, "Esc"), " ", h("kbd", {}, "Tab"), " leaves the editor"))),
         answer),
       h("aside", { class: "card sql-beside", "aria-label": "Schema and examples" }, h("div", { class: "card-body stack" }, besideChoice, besideList))));
-  addShortcuts("SQL", [{ key: "e", text: "To the editor", run: () => editor.input.focus() }], signal);
+  addShortcuts("SQL", [{ key: "e", text: "To the editor", run: () => editor.input.focus() },
+    { key: "Ctrl Enter", text: "Run, in the editor" }, { key: "Ctrl /", text: "Comment lines, or not" },
+    { key: "Escape Tab", text: "Leave the editor" }], signal);
   await showBeside("schema");
 }
 

@@ -211,4 +211,11 @@ name = "crowd"
 when = "size(objects) > 20"
 action = "review"
 shadow = true
+feeds = ["policy", "eve*"]
+
+[[rules]]
+name = "of-others"
+when = "scores.nsfw > 0.9"
+action = "review"
+feeds = ["others"]
 """

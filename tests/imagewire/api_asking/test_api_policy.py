@@ -41,6 +41,11 @@ def test_rules_are_shown_with_how_often_they_fire(place: Any) -> None:
     assert {"version": "house-1"}.items() <= shown["versions"][0].items()
     confined = place.get("/v1/policy", "eve").json()
     assert {rule["fired"] for rule in confined["rules"]} == {0}
+    assert {rule["name"]: rule["feeds"] for rule in confined["rules"]} == {
+        "too-naked": [],
+        "crowd": ["eve*"],
+    }
+    assert (confined["text"], confined["warnings"]) == ("", [])
 
 
 def test_a_policy_is_checked_put_in_force_and_withdrawn(place: Any) -> None:
@@ -133,6 +138,7 @@ def test_lists_are_made_changed_filled_and_taken_away(place: Any) -> None:
     assert {(each["kind"], each["hash"]) for each in pages} == hashes and len(pages) == 5
     assert {each["comment"] for each in pages} == {"seen"}
 
+    assert place.ask("GET", "/v1/bans/shop", "eve").status_code == 403  # of all feeds
     entry = f"/v1/bans/shop/sha256/{'AB' * 32}"
     assert place.ask("DELETE", entry).json() == {"removed": 1}
     assert place.ask("DELETE", entry).status_code == 404

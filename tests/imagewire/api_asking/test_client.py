@@ -201,13 +201,14 @@ def events(*parts: str) -> httpx.Response:
     return httpx.Response(200, content="".join(parts).encode(), headers=headers)
 
 
-def test_a_broken_stream_goes_on_where_it_broke() -> None:
+def test_a_broken_stream_goes_on_where_it_broke(caplog: pytest.LogCaptureFixture) -> None:
     def event(number: int, image_id: str = "i") -> str:
         data = f'{{"image_id":"{image_id}{number}","feed":"f","action":"allow"}}'
         return f"id: 0:{number}\nevent: verdict\ndata: {data}\n\n"
 
     first = events("retry: 1\nid: 0:0\n: connected\n\n", event(1), event(2)[:-9])
-    second = events("retry: 1\n\n", event(2, "odd\u2028"), "id: 0:9\n: heartbeat\n\n")
+    gap = 'id: 0:2\nevent: gap\ndata: {"partition":0,"first":1,"until":2}\n\n'
+    second = events("retry: 1\n\n", gap, event(2, "odd\u2028"), "id: 0:9\n: heartbeat\n\n")
     sent: list[httpx.Request] = []
     answers = answering(first, second, problem(404, "gone"), sent=sent)
     with Imagewire(transport=answers) as wire:
@@ -215,6 +216,8 @@ def test_a_broken_stream_goes_on_where_it_broke() -> None:
         assert [next(stream).image_id for _ in range(2)] == ["i1", "odd\u20282"]
         with pytest.raises(NotFoundError):
             next(stream)
+    [told] = [record.getMessage() for record in caplog.records if "missing" in record.getMessage()]
+    assert '"first":1,"until":2' in told
     assert [request.headers["Last-Event-ID"] for request in sent[:1]] == ["0:-1"]
     assert [request.headers["Last-Event-ID"] for request in sent[1:]] == ["0:1", "0:9"]
 

@@ -72,7 +72,7 @@ async def serving(stage: Stage, **bounds: Any) -> AsyncIterator[int]:
 
 async def _end(reader: asyncio.StreamReader) -> bytes:
     """What comes until the server closes the connection."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         try:
             return await reader.read()
         except ConnectionError:
@@ -134,7 +134,7 @@ async def test_who_does_not_take_an_answer_is_cut_off(monkeypatch: pytest.Monkey
     async with serving(stage) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1)
         writer.write(b"GET /large HTTP/1.1\r\nhost: x\r\n\r\n")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await stage.left.wait()
         writer.transport.abort()
         del reader

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import re
 import secrets
+import threading
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -15,8 +16,10 @@ from api_frame_stage import api_settings, asking
 from fastapi import FastAPI
 from pydantic import ValidationError
 
+from imagewire.api import waiting
 from imagewire.api.keys import Keys
 from imagewire.api.limits import RateLimit
+from imagewire.api.problems import Problem
 from imagewire.api.services import Services
 from imagewire.settings import ConfigurationError, Settings
 
@@ -145,7 +148,7 @@ async def test_who_has_no_key_holds_no_place_by_sending_a_body_slowly() -> None:
         await asyncio.Event().wait()
 
     json = {"content-type": "application/json"}
-    async with asking(with_keys()) as client, asyncio.timeout(10):
+    async with asking(with_keys()) as client, asyncio.timeout(60):
         answer = await client.post("/v1/sql", content=never(), headers=json)
         problem_of(answer, 401, "key-needed")
         assert answer.headers["connection"] == "close"
@@ -283,6 +286,29 @@ async def test_a_store_that_is_away_is_named_and_the_api_lives_on() -> None:
         answer = await client.get("/v1/images")
         assert problem_of(answer, 503, "store-away")["store"] == "ClickHouse"
         assert (await client.get("/healthz")).json() == {"status": "ok"}
+
+
+async def test_while_a_store_hangs_nobody_waits_for_the_time_outs_of_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(waiting, "LONGEST_SECONDS", 0.2)
+    released = threading.Event()
+    services = Services(api_settings(api={"queries": 2}))
+    async with services:
+        hanging = [
+            asyncio.create_task(services.asking(lambda reader: released.wait(60))) for _ in range(2)
+        ]
+        await asyncio.sleep(0)
+        for _ in range(3):
+            with pytest.raises(Problem, match="has not answered") as busy:
+                await services.query("SELECT 1")
+            assert busy.value.status == 503
+        hanging[0].cancel()  # who goes away leaves a thread that is still busy
+        with pytest.raises(Problem, match="has not answered"):
+            await services.query("SELECT 1")
+        released.set()
+        assert await hanging[1]
+        assert await services.asking(lambda reader: 7) == 7
 
 
 async def test_requests_are_counted_by_route_and_not_by_address() -> None:

@@ -9,8 +9,9 @@ from collections.abc import Awaitable
 from typing import Any
 
 import httpx
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka import ConsumerRecord
 from api_frame_stage import api_settings, asking
+from topic_reading import everything_on
 
 from operators.findings import Verdict
 from operators.frame import Frame, Origin
@@ -25,19 +26,9 @@ GATE = secrets.token_urlsafe(24)
 
 async def records_of(kafka: dict[str, Any], topic: str) -> list[ConsumerRecord]:
     """All records of `topic` there are now."""
-    consumer = AIOKafkaConsumer(
-        bootstrap_servers=kafka["bootstrap_servers"], auto_offset_reset="earliest"
-    )
-    await consumer.start()
-    try:
-        places = [TopicPartition(topic, number) for number in range(kafka["partitions"])]
-        consumer.assign(places)
-        found: list[ConsumerRecord] = []
-        while batches := await consumer.getmany(timeout_ms=700):
-            found += [record for batch in batches.values() for record in batch]
-        return sorted(found, key=lambda record: (record.partition, record.offset))
-    finally:
-        await consumer.stop()
+    options = {"bootstrap_servers": kafka["bootstrap_servers"]}
+    found = await everything_on(options, topic, kafka["partitions"])
+    return sorted(found, key=lambda record: (record.partition, record.offset))
 
 
 def frame_of(record: ConsumerRecord) -> Frame:

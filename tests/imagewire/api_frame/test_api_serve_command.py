@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -33,13 +34,14 @@ def test_serve_refuses_an_address_that_is_open_to_all_and_one_that_is_taken(
 @pytest.mark.timeout(300)
 def test_serve_says_where_it_is_and_ends_with_0_when_told_to(tmp_path: Path) -> None:
     nowhere = str(free_port())
+    silent = socket.create_server(("127.0.0.1", 0))  # a ClickHouse that hangs
     process = subprocess.Popen(
         [sys.executable, "-m", "imagewire", "serve", "--port", "0"],
         cwd=tmp_path,
         env={
             **os.environ,
             "IMAGEWIRE_KAFKA__BOOTSTRAP_SERVERS": f"127.0.0.1:{nowhere}",
-            "IMAGEWIRE_CLICKHOUSE__PORT": nowhere,
+            "IMAGEWIRE_CLICKHOUSE__PORT": str(silent.getsockname()[1]),
             "IMAGEWIRE_QDRANT__GRPC_PORT": nowhere,
         },
         stdout=subprocess.PIPE,
@@ -51,8 +53,16 @@ def test_serve_says_where_it_is_and_ends_with_0_when_told_to(tmp_path: Path) -> 
         assert address is not None
         answer = httpx.get(f"{address[1]}healthz", trust_env=False, timeout=60)
         assert answer.json() == {"status": "ok"}
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 0
+        with ThreadPoolExecutor(1) as threads:
+            url = f"{address[1]}v1/images"
+            asking = threads.submit(httpx.get, url, trust_env=False, timeout=120)
+            silent.accept()
+            process.send_signal(signal.SIGTERM)
+            answer = asking.result()
+        assert answer.status_code == 503
+        assert answer.json()["type"] == "urn:imagewire:problem:ending"
+        assert process.wait(25) == 0
     finally:
+        silent.close()
         process.kill()
         process.wait()

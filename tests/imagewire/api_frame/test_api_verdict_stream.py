@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -185,6 +186,51 @@ async def test_a_slow_reader_is_sent_away_and_finds_everything_when_back(
     assert len(told) == 9
 
 
+async def test_who_takes_what_was_missed_slowly_keeps_nobody_from_it(
+    kafka: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed_module, "_PIECE_BYTES", 100)
+    async with (
+        verdicts_on(kafka) as verdicts,
+        serving(api_settings(kafka=kafka)) as (_, services),
+    ):
+        await verdicts.publish(9)
+        slow = []
+        for _ in range(feed_module._CATCHING_UP):
+            reader = await services.verdicts.join({0: 0})
+            missed = reader.missed()
+            assert await anext(missed)
+            slow.append(missed)
+        async with asyncio.timeout(60):
+            quick = await services.verdicts.join({})
+            told = [each async for each in quick.missed()]
+            assert sorted((each.partition, each.offset) for each in told) == [  # type: ignore[union-attr]
+                (number % 2, number // 2) for number in sorted(range(9), key=lambda n: (n % 2, n))
+            ]
+            assert len([each async for each in slow[0]]) == 8
+        assert quick.progress == services.verdicts.positions()
+
+
+async def test_an_id_beyond_the_log_is_that_of_an_earlier_one_and_all_of_this_one_is_new(
+    kafka: dict[str, Any],
+) -> None:
+    async with (
+        verdicts_on(kafka) as verdicts,
+        serving(api_settings(kafka=kafka)) as (client, services),
+    ):
+        await verdicts.publish(4)
+        async with events_of(client, "0:70000,1:1") as events:
+            assert sorted(numbers(await take(events, 3))) == [0, 2, 3]
+        # One that another process of the API gave, which was told of more than this one yet.
+        place = next(each for each in services.verdicts._tail.positions if each.partition == 0)
+        services.verdicts._tail.positions[place] -= 1
+        joining = asyncio.create_task(services.verdicts.join({0: 2, 1: 2}))
+        await asyncio.sleep(0.3)
+        assert not joining.done()
+        services.verdicts._tail.positions[place] += 1
+        assert (await joining).progress == {0: 2, 1: 2}
+
+
 async def test_there_are_only_so_many_readers_and_a_wrong_id_is_told(
     kafka: dict[str, Any],
 ) -> None:
@@ -197,6 +243,15 @@ async def test_there_are_only_so_many_readers_and_a_wrong_id_is_told(
             busy = await client.get("/v1/verdicts/stream")
             assert busy.status_code == 503
             assert busy.headers["retry-after"]
+        async with contextlib.AsyncExitStack() as stack:  # at once, and before any could join
+            many = [
+                asyncio.create_task(
+                    stack.enter_async_context(client.stream("GET", "/v1/verdicts/stream"))
+                )
+                for _ in range(5)
+            ]
+            statuses = [(await each).status_code for each in many]
+            assert sorted(statuses) == [200, *[503] * 4]
         for wrong in ("x", "0:", "1:2,", "0:-1", "9" * 30 + ":1"):
             answer = await client.get("/v1/verdicts/stream", headers={"Last-Event-ID": wrong})
             assert answer.status_code == 422, wrong

@@ -10,8 +10,6 @@ import base64
 import importlib.util
 import io
 import secrets
-import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,13 +17,12 @@ from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 from aiokafka import AIOKafkaProducer
 from front_process import ClickHouseServer, QdrantServer
 from PIL import Image
+from served_api import served
 from shared_broker import SharedBroker
 
-from imagewire.api.app import make_app
 from imagewire.api.services import Services
 from imagewire.settings import Settings
 from models.catalog import load_catalog
@@ -227,10 +224,12 @@ async def _fill(settings: Settings, frames: dict[str, Frame]) -> None:
         Decision(
             "bus", "withdraw", "ben", T0 + 61_000, "d-3", images["bus"].content_id, feed="gate"
         ),
+        # Of an image of another feed with the same id.
+        Decision("bus-small", "withdraw", "ann", T0 + 62_000, "d-4", feed="secret"),
     ]
     await store.store(
         [
-            (each, images[each.image_id], ("images.reviews", 0, number, each.decided_at_ms))
+            (each, images.get(each.image_id), ("images.reviews", 0, number, each.decided_at_ms))
             for number, each in enumerate(decisions)
         ]
     )
@@ -290,18 +289,5 @@ def library(
     }
     settings = settings.model_copy(update={"clickhouse": type(settings.clickhouse)(**analyst)})
     services = Services(settings)
-    server = uvicorn.Server(
-        uvicorn.Config(make_app(services), host="127.0.0.1", port=0, log_config=None)
-    )
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    deadline = time.monotonic() + 120
-    while not server.started:
-        assert thread.is_alive() and time.monotonic() < deadline
-        time.sleep(0.02)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    try:
-        yield Library(f"http://127.0.0.1:{port}", settings, services, photos, frames)
-    finally:
-        server.should_exit = True
-        thread.join(60)
+    with served(services) as address:
+        yield Library(address, settings, services, photos, frames)

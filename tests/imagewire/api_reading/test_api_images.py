@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 import pytest
 
+from imagewire.api import image_queries
 from sinks.kafka.records import findings_record
 
 pytestmark = [pytest.mark.xdist_group("api-reading"), pytest.mark.timeout(300)]
@@ -103,6 +104,18 @@ def test_history_tells_who_decided_to_reviewers_only(library: Any) -> None:
     assert [each["reviewer"] for each in history("reviewer")] == [None, "ben", "ben"]
 
 
+def test_history_tells_nothing_of_an_image_with_the_same_id_in_a_feed_of_others(
+    library: Any,
+) -> None:
+    def deciders(key: str, image_id: str) -> list[str]:
+        history = library.get(f"/v1/images/{image_id}", key).json()["history"]
+        return [each["by"] for each in history]
+
+    assert deciders("reader", "bus-small") == ["policy", "person"]
+    assert deciders("gate", "bus-small") == ["policy"]
+    assert deciders("gate", "zidane") == ["policy", "person"]
+
+
 def test_ids_of_any_text_are_addresses(library: Any) -> None:
     odd = next(image for image in library.frames if image.startswith("odd/"))
     found = library.get(f"/v1/images/{quote(odd, safe='')}")
@@ -156,6 +169,22 @@ def test_feeds_count_their_images_and_verdicts_in_force(library: Any) -> None:
     assert feeds["wall"]["review"] == 13
     assert (feeds["gate"]["images"], feeds["gate"]["block"], feeds["gate"]["review"]) == (10, 2, 1)
     assert feeds["secret"]["last_event_time"].endswith("Z")
+
+
+def test_beyond_what_is_counted_feeds_tell_what_the_stored_sums_say(
+    library: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Repeats that are not merged yet count; decisions of people are in it."""
+    counted = {each["feed"]: each for each in library.get("/v1/feeds").json()["feeds"]}
+    monkeypatch.setattr(image_queries, "MOST_COUNTED", 0)
+    summed = {each["feed"]: each for each in library.get("/v1/feeds").json()["feeds"]}
+    assert summed.keys() == counted.keys()
+    for feed, totals in counted.items():
+        assert summed[feed]["last_event_time"] == totals["last_event_time"]
+    assert summed["gate"] == counted["gate"] and summed["secret"] == counted["secret"]
+    assert 130 <= summed["wall"]["images"] <= 150
+    assert 13 <= summed["wall"]["review"] <= 15
+    assert [each["feed"] for each in library.get("/v1/feeds", "gate").json()["feeds"]] == ["gate"]
 
 
 @pytest.mark.parametrize(

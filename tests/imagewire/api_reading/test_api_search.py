@@ -79,6 +79,20 @@ def test_a_key_for_one_feed_finds_nothing_of_another(library: Any) -> None:
     assert refused.status_code == 403
 
 
+def test_a_vector_that_another_feed_stored_under_the_same_id_is_not_searched_by(
+    library: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = {"image_id": "bus", "limit": 3}
+    assert library.post("/v1/search", "gate", json=asked).status_code == 200
+
+    async def of_another(image_id: str) -> str:
+        return "secret"
+
+    monkeypatch.setattr(library.services.vectors, "feed_of", of_another)
+    assert library.post("/v1/search", "gate", json=asked).status_code == 404
+    assert library.post("/v1/search", json=asked).status_code == 200
+
+
 @pytest.mark.parametrize(
     ("asked", "status", "kind"),
     [
