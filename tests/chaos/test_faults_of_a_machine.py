@@ -94,6 +94,9 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
             "IMAGEWIRE_CLICKHOUSE__PASSWORD_FILE": str(folder / "other"),
             "IMAGEWIRE_QDRANT__API_KEY_FILE": str(folder / "other"),
             "IMAGEWIRE_STREAM__SESSION_TIMEOUT": "6",
+            # A part that hangs is given up sooner than in service.
+            "IMAGEWIRE_CLICKHOUSE__SEND_RECEIVE_TIMEOUT": "10",
+            "IMAGEWIRE_KAFKA__REQUEST_TIMEOUT_MS": "10000",
             "IMAGEWIRE_OPERATORS__OBJECTS__ENABLED": "false",
             "IMAGEWIRE_OPERATORS__TEXT__ENABLED": "false",
             "IMAGEWIRE_OPERATORS__SCORES__ENABLED": "false",
