@@ -28,6 +28,19 @@ os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1")
 # circles until its neighbour gets one, as OpenMP's do, takes it from whoever had something to do.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+
+@pytest.fixture(autouse=True)
+def _environment_as_it_was() -> Iterator[None]:
+    """Commands that run in a test's own process tell their children things by the environment,
+    which would be settings of every test after it."""
+    before = {name: value for name, value in os.environ.items() if name.startswith("IMAGEWIRE_")}
+    yield
+    for name in [name for name in os.environ if name.startswith("IMAGEWIRE_")]:
+        if name not in before:
+            del os.environ[name]
+    os.environ.update(before)
+
+
 LONGEST = {
     *("test_chaos_short.py", "test_text.py", "test_stream_on_brokers.py", "test_forgetting.py"),
     *("test_testbed.py", "test_embedded_broker.py", "test_intake.py", "test_decode_containment.py"),

@@ -44,6 +44,9 @@ def make_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeP
     folder = tmp_path / "parts"
     folder.mkdir()
     monkeypatch.setattr(parts, "__path__", [str(folder)])
+    # Parts of a test are written anew within a second and are as long as before: what Python had
+    # compiled of the first would be taken for the second.
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
     made = []
 
     def make(name: str, values: list[float], before: str = "pass", devices: str = "") -> None:
