@@ -17,22 +17,41 @@ from dataclasses import dataclass, replace
 
 from operators.frame import Frame, Lane
 
+_SMALLEST_SHARE = 4
+"""A full batch is shared out in no less than quarters: an image in a batch of 4 costs a network on
+a processor hardly more than in one of 16, and one by itself up to half as much again (`make bench
+ONLY=ceiling`)."""
+
 
 @dataclass(frozen=True, slots=True)
 class BatchLimits:
-    """What closes a batch. Bytes are whatever the queue's `size_of` measures."""
+    """What closes a batch. Bytes are whatever the queue's `size_of` measures; `takers` is how many
+    take batches side by side, such as copies of the models."""
 
     max_batch: int = 16
     max_batch_bytes: int = 512 * 1024 * 1024
     max_wait: float = 0.2
     work_conserving: bool = True
+    takers: int = 1
 
     def __post_init__(self) -> None:
-        if self.max_batch < 1 or self.max_batch_bytes < 1 or self.max_wait < 0:
+        if min(self.max_batch, self.max_batch_bytes, self.takers) < 1 or self.max_wait < 0:
             raise ValueError(
-                f"max_batch ({self.max_batch}) and max_batch_bytes ({self.max_batch_bytes}) "
-                f"must be at least 1, max_wait ({self.max_wait}) at least 0"
+                f"max_batch ({self.max_batch}), max_batch_bytes ({self.max_batch_bytes}) and "
+                f"takers ({self.takers}) must be at least 1, max_wait ({self.max_wait}) at least 0"
             )
+
+    @property
+    def least_share(self) -> int:
+        """Frames in the smallest batch that takers share out among them."""
+        return max(self.max_batch // _SMALLEST_SHARE, 1)
+
+    @property
+    def enough_for_two(self) -> int:
+        """Frames from which on it is quicker if a second taker helps the first."""
+        if self.work_conserving:
+            return min(2 * self.least_share, self.max_batch)
+        return self.max_batch
 
 
 _LIVE_IS_ABOUT_SECONDS = 10.0
@@ -56,6 +75,10 @@ class BatchQueue:
     Live frames leave first; bulk frames fill what is left of a batch. While live frames come, bulk
     fills it only as far as that hardly takes the device longer, since the next live frame has to
     wait for it. Within a lane the order of arrival is kept.
+
+    A free taker whose work is conserved does not leave the others without any: of what would not
+    fill a batch for each of them it takes its share (guided self-scheduling, Polychronopoulos and
+    Kuck 1987), so that at the end of a burst none is idle while another does a whole batch.
     """
 
     def __init__(
@@ -121,10 +144,19 @@ class BatchQueue:
         oldest = min(item.frame.received_at for lane in lanes for item in self._lanes[lane])
         return oldest + limits.max_wait - self._predict(waiting)
 
-    def ready(self, now: float) -> int:
-        """How many frames a batch would have that waited for no more: bulk frames count only where
-        it may be full of them."""
-        return self.waiting(Lane.LIVE)[0] if self._live_is_about(now) else len(self)
+    def needs_help(self, now: float) -> bool:
+        """Whether enough waits for a second taker: bulk frames count only where a batch may be
+        full of them."""
+        ready = self.waiting(Lane.LIVE)[0] if self._live_is_about(now) else len(self)
+        return ready >= self._limits.enough_for_two
+
+    def _share(self) -> int:
+        """The most frames that whoever is free should take."""
+        limits = self._limits
+        if limits.takers == 1 or not limits.work_conserving:
+            return limits.max_batch
+        waiting = sum(len(items) for lane, items in self._lanes.items() if self._admits(lane))
+        return min(max(-(-waiting // limits.takers), limits.least_share), limits.max_batch)
 
     def cut(self, now: float = 0.0) -> list[Frame]:
         """Take the next batch: never more than the limits allow, but at least one frame if any
@@ -138,11 +170,12 @@ class BatchQueue:
         if self._lanes[Lane.LIVE]:
             self._last_live = now
         live_is_about = self._live_is_about(now)
-        own = max(min(len(self._lanes[Lane.LIVE]), self._limits.max_batch), 1)
+        share = self._share()
+        own = max(min(len(self._lanes[Lane.LIVE]), share), 1)
         most = (1 + _BULK_MAY_ADD) * self._predict(own)
         for lane in (Lane.LIVE, Lane.BULK):
             items = self._lanes[lane] if self._admits(lane) else ()
-            while items and len(batch) < self._limits.max_batch:
+            while items and len(batch) < share:
                 if batch and size + items[0].size > self._limits.max_batch_bytes:
                     return batch
                 if (
@@ -222,18 +255,19 @@ class MicroBatcher:
         """Look again whether a batch may leave."""
         self._arrived.set()
 
-    async def take(self, at_least: int = 1) -> list[Frame]:
+    async def take(self, *, helps: bool = False) -> list[Frame]:
         """Wait until a batch closes and take it. Call when the device is free.
 
         Args:
-            at_least: wait until so many frames can leave together, too.
+            helps: leave what one taker does soonest by itself, as a copy of the models with every
+                core does a few images, to another.
 
         Returns:
             At least one frame; an empty list only after `close`, when nothing is left.
         """
         while True:
             now = self._clock()
-            enough = self._closed or at_least == 1 or self._queue.ready(now) >= at_least
+            enough = self._closed or not helps or self._queue.needs_help(now)
             closes_at = self._queue.closes_at() if enough else None
             if closes_at is not None and (self._closed or closes_at <= now):
                 batch = self._queue.cut(now)

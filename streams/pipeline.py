@@ -93,7 +93,7 @@ class Pipeline:
             lane: InFlightBudget(stream.max_in_flight, stream.max_in_flight_bytes) for lane in Lane
         }
         self._entries: dict[Frame, Entry] = {}
-        # Held until decoding takes the bytes over, so that fetched images do not pile up.
+        # Held until decoding takes the bytes over: fetched images do not pile up.
         self._fetch_slots = {lane: asyncio.Semaphore(fetch_concurrency) for lane in Lane}
         self._fetching: set[asyncio.Task[None]] = set()
         self._inline: dict[Lane, asyncio.Queue[Frame]] = {lane: asyncio.Queue() for lane in Lane}
@@ -118,6 +118,7 @@ class Pipeline:
                 max_batch_bytes=batch.max_batch_bytes,
                 max_wait=batch.max_wait,
                 work_conserving=batch.work_conserving,
+                takers=batches_at_once,
             ),
             lambda frame: 0 if frame.pixels is None else frame.pixels.nbytes,
             max_frames=(1 + batches_at_once) * batch.max_batch,
@@ -314,9 +315,8 @@ class Pipeline:
     async def _analyse_batches(self, thread: ThreadPoolExecutor, number: int) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            self._to_device.limit_to(limit := self._lessons.limit())
-            # One copy with all cores does a few images sooner; the others help with whole batches.
-            frames = self._still_ours(await self._to_device.take(limit if number else 1))
+            self._to_device.limit_to(self._lessons.limit())
+            frames = self._still_ours(await self._to_device.take(helps=number > 0))
             self._to_decode.wake()
             if not frames:
                 continue

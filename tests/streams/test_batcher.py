@@ -138,14 +138,14 @@ def test_while_live_frames_come_bulk_may_only_add_what_hardly_takes_longer() -> 
     assert [len(waiting.cut(now)) for now in (4.0, 12.9, 13.0)] == [3, 3, 8]
 
 
-def test_a_batch_of_bulk_does_not_count_as_full_while_live_frames_come() -> None:
-    waiting = queue(max_batch=2)
-    for lane in (Lane.BULK, Lane.BULK, Lane.LIVE):
+def test_bulk_needs_no_help_while_live_frames_come() -> None:
+    waiting = queue(work_conserving=True, max_batch=4, takers=2)
+    for lane in (Lane.LIVE, *[Lane.BULK] * 4):
         waiting.add(frame(lane=lane))
-    assert waiting.ready(0.0) == 3
+    assert waiting.needs_help(0.0)
     waiting.cut(0.0)
-    assert waiting.ready(1.0) == 0
-    assert waiting.ready(60.0) == 1
+    assert not waiting.needs_help(1.0)
+    assert waiting.needs_help(60.0)
 
 
 @pytest.mark.parametrize(
@@ -503,24 +503,84 @@ def test_no_frame_waits_past_its_cap_while_the_device_is_free(
         assert [f for f in out if f.lane is lane] == [f for f in frames if f.lane is lane]
 
 
-async def test_whoever_waits_for_a_whole_batch_leaves_smaller_ones_to_others() -> None:
-    batcher = MicroBatcher(BatchLimits(max_batch=3), size_of, max_frames=9, max_bytes=99)
-    helper = asyncio.create_task(batcher.take(at_least=3))
-    for _ in range(2):
+async def test_a_helper_leaves_what_one_does_soonest_to_the_other() -> None:
+    limits = BatchLimits(max_batch=8, takers=2)
+    batcher = MicroBatcher(limits, size_of, max_frames=9, max_bytes=99)
+    helper = asyncio.create_task(batcher.take(helps=True))
+    for _ in range(3):
         await batcher.put(frame())
         await asyncio.sleep(0)
     assert not helper.done()
     assert len(await batcher.take()) == 2
     for _ in range(3):
         await batcher.put(frame())
-    assert len(await asyncio.wait_for(helper, 30)) == 3
+    assert len(await asyncio.wait_for(helper, 30)) == 2
 
 
-async def test_at_the_end_nobody_waits_for_a_whole_batch() -> None:
-    batcher = MicroBatcher(BatchLimits(max_batch=3), size_of, max_frames=9, max_bytes=99)
-    helper = asyncio.create_task(batcher.take(at_least=3))
+async def test_where_full_batches_are_wanted_a_helper_waits_for_one() -> None:
+    limits = BatchLimits(max_batch=8, takers=2, work_conserving=False)
+    batcher = MicroBatcher(limits, size_of, max_frames=9, max_bytes=99)
+    helper = asyncio.create_task(batcher.take(helps=True))
+    for _ in range(7):
+        await batcher.put(frame(asyncio.get_running_loop().time()))
+        await asyncio.sleep(0)
+    assert not helper.done()
+    await batcher.put(frame())
+    assert len(await asyncio.wait_for(helper, 30)) == 8
+
+
+async def test_at_the_end_a_helper_takes_whatever_is_left() -> None:
+    limits = BatchLimits(max_batch=8, takers=2)
+    batcher = MicroBatcher(limits, size_of, max_frames=9, max_bytes=99)
+    helper = asyncio.create_task(batcher.take(helps=True))
     await batcher.put(frame())
     await asyncio.sleep(0)
     batcher.close()
     assert len(await asyncio.wait_for(helper, 30)) == 1
-    assert await asyncio.wait_for(batcher.take(at_least=3), 30) == []
+    assert await asyncio.wait_for(batcher.take(helps=True), 30) == []
+
+
+def test_takers_share_what_would_not_fill_a_batch_for_each() -> None:
+    waiting = queue(work_conserving=True, max_batch=16, takers=2)
+    for _ in range(40):
+        waiting.add(frame())
+    sizes = []
+    while batch := waiting.cut():
+        sizes.append(len(batch))
+    # Full while there is plenty; then half of what is left; at the end no less than quarters.
+    assert sizes == [16, 12, 6, 4, 2]
+
+
+def test_one_taker_alone_shares_with_nobody() -> None:
+    waiting = queue(work_conserving=True, max_batch=16)
+    for _ in range(20):
+        waiting.add(frame())
+    assert [len(waiting.cut()), len(waiting.cut())] == [16, 4]
+
+
+def test_shares_follow_a_limit_that_memory_has_lowered() -> None:
+    waiting = queue(work_conserving=True, max_batch=16, takers=2)
+    waiting.limit_to(4)
+    for _ in range(9):
+        waiting.add(frame())
+    assert [len(waiting.cut()) for _ in range(5)] == [4, 3, 1, 1, 0]
+
+
+@given(
+    live=st.integers(0, 40),
+    bulk=st.integers(0, 40),
+    takers=st.integers(1, 4),
+    max_batch=st.integers(1, 16),
+)
+def test_shared_batches_hold_every_frame_once_and_live_ones_first(
+    live: int, bulk: int, takers: int, max_batch: int
+) -> None:
+    waiting = queue(work_conserving=True, max_batch=max_batch, takers=takers)
+    frames = [frame() for _ in range(live)] + [frame(lane=Lane.BULK) for _ in range(bulk)]
+    for one in reversed(frames):
+        waiting.add(one)
+    out = []
+    while batch := waiting.cut():
+        assert len(batch) <= max_batch
+        out += batch
+    assert out == frames[:live][::-1] + frames[live:][::-1]
