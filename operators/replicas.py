@@ -4,15 +4,16 @@ Operators alternate between networks, which use every core for a moment, and Pyt
 non-maximum suppression), which uses one. And a network that has divided its work over all cores
 waits at the end of every layer for the slowest, which is the one that a decoder, the broker or a
 store has just interrupted. Copies that compute on fewer cores each have neither loss
-(`make bench ONLY=ceiling` measures by how much). A batch that is alone on the device still
-gets every core, so a single image waits no longer.
+(`make bench ONLY=ceiling` measures by how much). None ever takes more than its share, not even
+while the others are idle: their threads would spin at the barriers of its layers for the cores
+that the next batch computes on. Where one did, bursts of 100 images took a quarter longer, and a
+lone image was no sooner (two cores, side by side in one run).
 """
 
 from __future__ import annotations
 
 import contextlib
 import queue
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -46,24 +47,16 @@ class Replicas:
         """
         Args:
             chains: equal, each with operators of its own; not yet set up.
-            threads: torch threads on a CPU, divided among the copies that are at work.
+            threads: torch threads on a CPU, divided among the copies.
         """
         if not chains or threads < 1:
             raise ValueError(f"there are {len(chains)} chains and {threads} threads; each needs 1")
         self._chains = tuple(chains)
         self._device = device
         self._share = max(1, threads // len(chains))
-        # Every thread that computes on several cores keeps its helpers, and once there are more of
-        # all of them than cores, OpenMP lets them sleep at each barrier instead of spinning. Linux
-        # then wakes a helper on the core of whom it waits for: on two cores a lone image took twice
-        # as long. So only the first copy ever spreads out, by as much as the others leave.
-        self._widest = max(self._share, threads - (len(chains) - 1) * (self._share - 1))
         self._threads = [ThreadPoolExecutor(1, f"models-{number}") for number in range(len(chains))]
-        self._busy = 0
-        self._lock = threading.Lock()
         self._streams: dict[OperatorChain, torch.cuda.Stream] = {}
-        # Numbers of idle copies. The first goes first: it may take all cores, and its memory is in
-        # the processor's caches.
+        # Numbers of idle copies. The first goes first: its memory is in the processor's caches.
         self._idle: queue.PriorityQueue[int] = queue.PriorityQueue()
 
     @property
@@ -95,7 +88,7 @@ class Replicas:
 
     def _setup(self, chain: OperatorChain) -> None:
         # Runtimes that keep threads of their own take as many as torch has now.
-        self._take_threads(self._share)
+        self._take_share()
         with self._on_own_stream(chain, ()):
             chain.setup()
 
@@ -106,20 +99,14 @@ class Replicas:
             DeviceLostError
         """
         number = self._idle.get()
-        with self._lock:
-            self._busy += 1
-            alone = self._busy == 1
-        width = self._widest if alone and number == 0 else self._share
         try:
-            # In the thread that has always run this copy: see `__init__`.
-            return self._threads[number].submit(self._analyse, number, width, frames).result()
+            # In the thread that has always run this copy: OpenMP keeps helpers for each.
+            return self._threads[number].submit(self._analyse, number, frames).result()
         finally:
-            with self._lock:
-                self._busy -= 1
             self._idle.put(number)
 
-    def _analyse(self, number: int, width: int, frames: Sequence[Frame]) -> OutOfMemory | None:
-        self._take_threads(width)
+    def _analyse(self, number: int, frames: Sequence[Frame]) -> OutOfMemory | None:
+        self._take_share()
         chain = self._chains[number]
         with self._on_own_stream(chain, frames):
             return chain.analyse(frames)
@@ -180,10 +167,10 @@ class Replicas:
         for thread in self._threads:
             thread.shutdown()
 
-    def _take_threads(self, number: int) -> None:
-        """Let networks in this thread compute on `number` cores; torch keeps it for each thread."""
-        if not self._device.is_cuda and torch.get_num_threads() != number:
-            torch.set_num_threads(number)
+    def _take_share(self) -> None:
+        """Let networks in this thread compute on its copy's cores; torch keeps it for each thread."""
+        if not self._device.is_cuda and torch.get_num_threads() != self._share:
+            torch.set_num_threads(self._share)
 
     @contextlib.contextmanager
     def _on_own_stream(self, chain: OperatorChain, frames: Sequence[Frame]) -> Iterator[None]:

@@ -46,13 +46,6 @@ class BatchLimits:
         """Frames in the smallest batch that takers share out among them."""
         return max(self.max_batch // _SMALLEST_SHARE, 1)
 
-    @property
-    def enough_for_two(self) -> int:
-        """Frames from which on it is quicker if a second taker helps the first."""
-        if self.work_conserving:
-            return min(2 * self.least_share, self.max_batch)
-        return self.max_batch
-
 
 _LIVE_IS_ABOUT_SECONDS = 10.0
 """So long without a live frame, and bulk has the device for itself. A burst of live frames that
@@ -143,12 +136,6 @@ class BatchQueue:
         # oldest is not always the first.
         oldest = min(item.frame.received_at for lane in lanes for item in self._lanes[lane])
         return oldest + limits.max_wait - self._predict(waiting)
-
-    def needs_help(self, now: float) -> bool:
-        """Whether enough waits for a second taker: bulk frames count only where a batch may be
-        full of them."""
-        ready = self.waiting(Lane.LIVE)[0] if self._live_is_about(now) else len(self)
-        return ready >= self._limits.enough_for_two
 
     def _share(self) -> int:
         """The most frames that whoever is free should take."""
@@ -255,20 +242,15 @@ class MicroBatcher:
         """Look again whether a batch may leave."""
         self._arrived.set()
 
-    async def take(self, *, helps: bool = False) -> list[Frame]:
+    async def take(self) -> list[Frame]:
         """Wait until a batch closes and take it. Call when the device is free.
-
-        Args:
-            helps: leave what one taker does soonest by itself, as a copy of the models with every
-                core does a few images, to another.
 
         Returns:
             At least one frame; an empty list only after `close`, when nothing is left.
         """
         while True:
             now = self._clock()
-            enough = self._closed or not helps or self._queue.needs_help(now)
-            closes_at = self._queue.closes_at() if enough else None
+            closes_at = self._queue.closes_at()
             if closes_at is not None and (self._closed or closes_at <= now):
                 batch = self._queue.cut(now)
                 self._left.set()

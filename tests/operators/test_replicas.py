@@ -94,13 +94,21 @@ def test_no_copy_has_two_batches_at_a_time() -> None:
     assert [frame.failure for frames in batches for frame in frames] == [None] * 200
 
 
-def test_a_batch_that_is_alone_has_every_core() -> None:
+def test_a_copy_keeps_to_its_share_of_the_cores_while_the_others_are_idle() -> None:
     probes = [Probe(None), Probe(None)]
-    copies = replicas(probes, threads=2)
+    copies = replicas(probes, threads=4)
     copies.setup()
     copies.analyse(batch(0))
     copies.analyse(batch(1))
     assert probes[0].threads == [2, 2]
+
+
+def test_one_copy_has_every_core() -> None:
+    probe = Probe(None)
+    copies = replicas([probe], threads=4)
+    copies.setup()
+    copies.analyse(batch(0))
+    assert probe.threads == [4]
 
 
 def test_batches_side_by_side_share_the_cores() -> None:

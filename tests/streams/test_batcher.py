@@ -138,16 +138,6 @@ def test_while_live_frames_come_bulk_may_only_add_what_hardly_takes_longer() -> 
     assert [len(waiting.cut(now)) for now in (4.0, 12.9, 13.0)] == [3, 3, 8]
 
 
-def test_bulk_needs_no_help_while_live_frames_come() -> None:
-    waiting = queue(work_conserving=True, max_batch=4, takers=2)
-    for lane in (Lane.LIVE, *[Lane.BULK] * 4):
-        waiting.add(frame(lane=lane))
-    assert waiting.needs_help(0.0)
-    waiting.cut(0.0)
-    assert not waiting.needs_help(1.0)
-    assert waiting.needs_help(60.0)
-
-
 @pytest.mark.parametrize(
     "service",
     [lambda n: 0.028 + 0.024 * n, lambda n: 0.012 + 0.001 * n],
@@ -501,43 +491,6 @@ def test_no_frame_waits_past_its_cap_while_the_device_is_free(
     assert len(out) == len(set(out)) == len(frames)
     for lane in Lane:
         assert [f for f in out if f.lane is lane] == [f for f in frames if f.lane is lane]
-
-
-async def test_a_helper_leaves_what_one_does_soonest_to_the_other() -> None:
-    limits = BatchLimits(max_batch=8, takers=2)
-    batcher = MicroBatcher(limits, size_of, max_frames=9, max_bytes=99)
-    helper = asyncio.create_task(batcher.take(helps=True))
-    for _ in range(3):
-        await batcher.put(frame())
-        await asyncio.sleep(0)
-    assert not helper.done()
-    assert len(await batcher.take()) == 2
-    for _ in range(3):
-        await batcher.put(frame())
-    assert len(await asyncio.wait_for(helper, 30)) == 2
-
-
-async def test_where_full_batches_are_wanted_a_helper_waits_for_one() -> None:
-    limits = BatchLimits(max_batch=8, takers=2, work_conserving=False)
-    batcher = MicroBatcher(limits, size_of, max_frames=9, max_bytes=99)
-    helper = asyncio.create_task(batcher.take(helps=True))
-    for _ in range(7):
-        await batcher.put(frame(asyncio.get_running_loop().time()))
-        await asyncio.sleep(0)
-    assert not helper.done()
-    await batcher.put(frame())
-    assert len(await asyncio.wait_for(helper, 30)) == 8
-
-
-async def test_at_the_end_a_helper_takes_whatever_is_left() -> None:
-    limits = BatchLimits(max_batch=8, takers=2)
-    batcher = MicroBatcher(limits, size_of, max_frames=9, max_bytes=99)
-    helper = asyncio.create_task(batcher.take(helps=True))
-    await batcher.put(frame())
-    await asyncio.sleep(0)
-    batcher.close()
-    assert len(await asyncio.wait_for(helper, 30)) == 1
-    assert await asyncio.wait_for(batcher.take(helps=True), 30) == []
 
 
 def test_takers_share_what_would_not_fill_a_batch_for_each() -> None:
