@@ -31,8 +31,8 @@ def core_time(processes: Mapping[str, int | None]) -> Iterator[CoreTime]:
     """Measure while the block runs.
 
     Args:
-        processes: pids by name; children that live at the beginning and at the end count as
-            "NAME: children". `None` is not running.
+        processes: pids by name; children that live at the beginning and at the end, and have no
+            name of their own, count as "NAME: children". `None` is not running.
     """
     found = CoreTime()
     cores = len(os.sched_getaffinity(0))
@@ -57,6 +57,8 @@ def _all(processes: Mapping[str, int | None]) -> dict[str, float]:
         except psutil.Error:
             continue
         for child in children:
+            if child.pid in processes.values():
+                continue
             try:
                 found[f"{name}: children"] = found.get(f"{name}: children", 0.0) + _own(child)
             except psutil.Error:
