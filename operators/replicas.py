@@ -168,7 +168,7 @@ class Replicas:
             thread.shutdown()
 
     def _take_share(self) -> None:
-        """Let networks in this thread compute on its copy's cores; torch keeps it for each thread."""
+        """Let networks in this thread compute on its copy's cores, which torch keeps for each."""
         if not self._device.is_cuda and torch.get_num_threads() != self._share:
             torch.set_num_threads(self._share)
 
