@@ -19,6 +19,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+import torch
 import uvloop
 
 from bench.laps import Contestant, serve_laps
@@ -26,6 +27,7 @@ from bench.no_sink import NoSink
 from bench.photos import Photos, load_photos
 from imagewire.settings import load_settings
 from imagewire.worker import Worker
+from models.processors import available_processors
 from operators.decoder import Decoder
 from operators.frame import Frame, Origin
 from sinks.sink import Sink
@@ -52,11 +54,11 @@ class ModelsAlone(Worker):
 
     A lap's order has `first` and `count` (numbers of photos), `batch`, and `what`:
 
-    - `operators`: the whole chain over decoded photos;
+    - `operators`: the whole chain over decoded photos, in one copy with every core;
     - `operators side by side`: the same with every copy of the models on a batch of its own;
     - `operator NAME`: one operator;
-    - `in turn`: each batch is decoded, then goes through the chain;
-    - `overlapped`: while a batch is in the chain, a thread decodes the next;
+    - `in turn`: each batch is decoded, then goes through the chain, likewise;
+    - `overlapped`: while a batch is in the chain, likewise, a thread decodes the next;
     - `side by side`: the same with every copy of the models.
 
     The answer has `times`, one for each photo: when its batch was done, in seconds.
@@ -125,9 +127,17 @@ class ModelsAlone(Worker):
         self._chain.decide(batch)
         return time.perf_counter()
 
+    def _with_every_core(self, batch: list[Frame]) -> float:
+        """In one copy, which among several would keep to its share of the cores."""
+        torch.set_num_threads(self._settings.models.threads or available_processors())
+        copy = self._chain._chains[0]
+        copy.analyse(batch)
+        copy.decide(batch)
+        return time.perf_counter()
+
     def _back_to_back(self, batches: Sequence[list[Frame]]) -> Iterator[float]:
         for batch in batches:
-            yield self._process(batch)
+            yield self._with_every_core(batch)
 
     def _alone(self, batches: Sequence[list[Frame]], name: str) -> Iterator[float]:
         (operator,) = (one for one in self._chain.operators if one.name == name)
@@ -138,7 +148,7 @@ class ModelsAlone(Worker):
     def _in_turn(self, batches: Sequence[list[Frame]]) -> Iterator[float]:
         for batch in batches:
             self._decode(batch)
-            yield self._process(batch)
+            yield self._with_every_core(batch)
 
     def _overlapped(self, batches: Sequence[list[Frame]]) -> Iterator[float]:
         with ThreadPoolExecutor(1, "decode") as thread:
@@ -147,7 +157,7 @@ class ModelsAlone(Worker):
                 next_one.result()
                 if number + 1 < len(batches):
                     next_one = thread.submit(self._decode, batches[number + 1])
-                yield self._process(batch)
+                yield self._with_every_core(batch)
 
     def _side_by_side(self, batches: Sequence[list[Frame]]) -> list[float]:
         copies = self._chain.count

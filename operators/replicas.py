@@ -53,7 +53,8 @@ class Replicas:
             raise ValueError(f"there are {len(chains)} chains and {threads} threads; each needs 1")
         self._chains = tuple(chains)
         self._device = device
-        self._share = max(1, threads // len(chains))
+        share, left = divmod(threads, len(chains))
+        self._shares = [max(1, share + (number < left)) for number in range(len(chains))]
         self._threads = [ThreadPoolExecutor(1, f"models-{number}") for number in range(len(chains))]
         self._streams: dict[OperatorChain, torch.cuda.Stream] = {}
         # Numbers of idle copies. The first goes first: its memory is in the processor's caches.
@@ -77,7 +78,7 @@ class Replicas:
         ready: list[OperatorChain] = []
         try:
             for number, chain in enumerate(self._chains):
-                self._threads[number].submit(self._setup, chain).result()
+                self._threads[number].submit(self._setup, number, chain).result()
                 ready.append(chain)
         except BaseException:
             for chain in ready:
@@ -86,9 +87,9 @@ class Replicas:
         for number in range(self.count):
             self._idle.put(number)
 
-    def _setup(self, chain: OperatorChain) -> None:
+    def _setup(self, number: int, chain: OperatorChain) -> None:
         # Runtimes that keep threads of their own take as many as torch has now.
-        self._take_share()
+        self._take_share(number)
         with self._on_own_stream(chain, ()):
             chain.setup()
 
@@ -106,7 +107,7 @@ class Replicas:
             self._idle.put(number)
 
     def _analyse(self, number: int, frames: Sequence[Frame]) -> OutOfMemory | None:
-        self._take_share()
+        self._take_share(number)
         chain = self._chains[number]
         with self._on_own_stream(chain, frames):
             return chain.analyse(frames)
@@ -167,10 +168,11 @@ class Replicas:
         for thread in self._threads:
             thread.shutdown()
 
-    def _take_share(self) -> None:
+    def _take_share(self, number: int) -> None:
         """Let networks in this thread compute on its copy's cores, which torch keeps for each."""
-        if not self._device.is_cuda and torch.get_num_threads() != self._share:
-            torch.set_num_threads(self._share)
+        share = self._shares[number]
+        if not self._device.is_cuda and torch.get_num_threads() != share:
+            torch.set_num_threads(share)
 
     @contextlib.contextmanager
     def _on_own_stream(self, chain: OperatorChain, frames: Sequence[Frame]) -> Iterator[None]:

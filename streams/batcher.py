@@ -1,10 +1,11 @@
 """Gathers frames into batches under a latency cap.
 
-A free device takes what is ready at once, and frames gather only while it is busy (work-conserving
-batching); so at low load nothing waits, and at high load batches grow by themselves. Where full
-batches matter more, a batch closes at its size, at its bytes, or when its OLDEST frame has waited
-`max_wait` less the service time predicted for it: age counts from the frame's own arrival, not from
-a timer. `BatchQueue` decides, on whatever clock it is given; `MicroBatcher` waits.
+A free device takes what is ready at once, or its share if there are others, and frames gather only
+while all are busy (work-conserving batching); so at low load nothing waits, and at high load
+batches grow by themselves. Where full batches matter more, a batch closes at its size, at its
+bytes, or when its OLDEST frame has waited `max_wait` less the service time predicted for it: age
+counts from the frame's own arrival, not from a timer. `BatchQueue` decides, on whatever clock it is
+given; `MicroBatcher` waits.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from operators.frame import Frame, Lane
 _SMALLEST_SHARE = 4
 """A full batch is shared out in no less than quarters: an image in a batch of 4 costs a network on
 a processor hardly more than in one of 16, and one by itself up to half as much again (`make bench
-ONLY=ceiling`)."""
+ONLY=ceiling`). Only while bulk waits are live frames shared out by as few as take about the time of
+one: takers that are busy with bulk come free one after the other, and the first must not take what
+the next would do sooner."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +43,6 @@ class BatchLimits:
                 f"max_batch ({self.max_batch}), max_batch_bytes ({self.max_batch_bytes}) and "
                 f"takers ({self.takers}) must be at least 1, max_wait ({self.max_wait}) at least 0"
             )
-
-    @property
-    def least_share(self) -> int:
-        """Frames in the smallest batch that takers share out among them."""
-        return max(self.max_batch // _SMALLEST_SHARE, 1)
 
 
 _LIVE_IS_ABOUT_SECONDS = 10.0
@@ -71,7 +69,8 @@ class BatchQueue:
 
     A free taker whose work is conserved does not leave the others without any: of what would not
     fill a batch for each of them it takes its share (guided self-scheduling, Polychronopoulos and
-    Kuck 1987), so that at the end of a burst none is idle while another does a whole batch.
+    Kuck 1987), so that at the end of a burst none is idle while another does a whole batch. Live
+    frames are shared out as if there were no bulk.
     """
 
     def __init__(
@@ -89,6 +88,7 @@ class BatchQueue:
                 stay here and the other lane's frames leave without them.
         """
         self._limits = limits
+        self._least_share = max(limits.max_batch // _SMALLEST_SHARE, 1)
         self._size_of = size_of
         self._predict = predict
         self._admits = admits
@@ -137,13 +137,28 @@ class BatchQueue:
         oldest = min(item.frame.received_at for lane in lanes for item in self._lanes[lane])
         return oldest + limits.max_wait - self._predict(waiting)
 
-    def _share(self) -> int:
-        """The most frames that whoever is free should take."""
+    def _share(self, waiting: int, least: int) -> int:
+        """The most of `waiting` frames that whoever is free should take."""
         limits = self._limits
         if limits.takers == 1 or not limits.work_conserving:
             return limits.max_batch
-        waiting = sum(len(items) for lane, items in self._lanes.items() if self._admits(lane))
-        return min(max(-(-waiting // limits.takers), limits.least_share), limits.max_batch)
+        return min(max(-(-waiting // limits.takers), least), limits.max_batch)
+
+    def _shares(self) -> dict[Lane, int]:
+        """How large a batch may become by frames of each lane."""
+        live, bulk = (
+            len(self._lanes[lane]) if self._admits(lane) else 0 for lane in (Lane.LIVE, Lane.BULK)
+        )
+        return {
+            Lane.LIVE: self._share(live, self._least_beside_bulk() if bulk else self._least_share),
+            Lane.BULK: self._share(live + bulk, self._least_share),
+        }
+
+    def _least_beside_bulk(self) -> int:
+        least, most = 1, (1 + _BULK_MAY_ADD) * self._predict(1)
+        while least < self._least_share and self._predict(least + 1) <= most:
+            least += 1
+        return least
 
     def cut(self, now: float = 0.0) -> list[Frame]:
         """Take the next batch: never more than the limits allow, but at least one frame if any
@@ -157,12 +172,12 @@ class BatchQueue:
         if self._lanes[Lane.LIVE]:
             self._last_live = now
         live_is_about = self._live_is_about(now)
-        share = self._share()
-        own = max(min(len(self._lanes[Lane.LIVE]), share), 1)
+        shares = self._shares()
+        own = max(min(len(self._lanes[Lane.LIVE]), shares[Lane.LIVE]), 1)
         most = (1 + _BULK_MAY_ADD) * self._predict(own)
         for lane in (Lane.LIVE, Lane.BULK):
             items = self._lanes[lane] if self._admits(lane) else ()
-            while items and len(batch) < share:
+            while items and len(batch) < shares[lane]:
                 if batch and size + items[0].size > self._limits.max_batch_bytes:
                     return batch
                 if (
@@ -224,6 +239,7 @@ class MicroBatcher:
     def limit_to(self, max_batch: int) -> None:
         """From now on a batch holds at most `max_batch` frames."""
         self._queue.limit_to(max_batch)
+        self._arrived.set()  # what was not enough for a full batch may be now
 
     async def put(self, frame: Frame) -> None:
         """Add a frame, waiting for room."""
@@ -276,4 +292,5 @@ class MicroBatcher:
         """Drop and return everything that waits."""
         frames = self._queue.clear()
         self._left.set()
+        self._arrived.set()
         return frames

@@ -103,6 +103,18 @@ def test_a_copy_keeps_to_its_share_of_the_cores_while_the_others_are_idle() -> N
     assert probes[0].threads == [2, 2]
 
 
+def test_cores_that_cannot_be_divided_equally_are_used_all_the_same() -> None:
+    probes = [Probe(None) for _ in range(4)]
+    copies = replicas(probes, threads=6)
+    copies.setup()
+    barrier = threading.Barrier(4)
+    for probe in probes:
+        probe.barrier = barrier
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(copies.analyse, [batch(number) for number in range(4)]))
+    assert [probe.threads for probe in probes] == [[2], [2], [1], [1]]
+
+
 def test_one_copy_has_every_core() -> None:
     probe = Probe(None)
     copies = replicas([probe], threads=4)

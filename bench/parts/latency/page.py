@@ -133,7 +133,7 @@ def _why_idle_is_not_alone(repeats: Sequence[Repeat]) -> str:
     busy = statistics.median(IDLE * repeat.capacity * repeat.service_of_one for repeat in repeats)
     return (
         f"a tenth of what full batches give is {rate:.1f} images/s, which, analysed one by one, "
-        f"keep the device busy for {busy:.0%} of the time: so many meet another image and queue; "
+        f"keep a copy of the models busy for {busy:.0%} of the time: so many meet another image; "
         "alone_p50_over_service is without that"
     )
 

@@ -22,8 +22,8 @@ _TARGET_HTTP = 2.0
 _TITLES = {contender.name: contender.title for contender in (OURS, *PEERS)}
 
 _BOUND_BY_MODELS = (
-    "On one CPU the models take the same seconds from everybody, and a loop that fetches a batch "
-    "at once waits 20 ms a batch, not an image; see the text."
+    "On a CPU the models take most of the time from everybody, and a loop that fetches a batch at "
+    "once waits 20 ms a batch, not an image; the text says what every core busy would give."
 )
 
 
@@ -149,15 +149,18 @@ def _bound(speeds: SetFound) -> str:
     cores = len(os.sched_getaffinity(0))
     rates, cpu_ms = speeds.local.rates, speeds.local.cpu_ms
     best = best_peer(rates)
-    theirs = statistics.median(cpu_ms[best])
-    possible = 1000 * cores / theirs / statistics.median(rates[best])
+    ours = statistics.median(cpu_ms[OURS.name])
+    possible = 1000 * cores / ours
+    http = best_peer(speeds.http.rates)
     return (
-        f"Here {_TITLES[best]} spends {theirs:.0f} ms of processor time on an image and keeps "
-        f"{speeds.local.cores(best):.2f} of {cores} cores busy; Imagewire spends "
-        f"{statistics.median(cpu_ms[OURS.name]):.0f} ms and keeps "
-        f"{speeds.local.cores(OURS.name):.2f} busy (the broker and the stores want some, too). "
-        f"With every core busy for nothing else, the peer's own work could be done {possible:.2f} "
-        "times as fast and no faster: more than that takes less work for an image, not overlap."
+        f"Here {_TITLES[best]} spends {statistics.median(cpu_ms[best]):.0f} ms of processor time "
+        f"on an image and keeps {speeds.local.cores(best):.2f} of {cores} cores busy; Imagewire "
+        f"spends {ours:.0f} ms and keeps {speeds.local.cores(OURS.name):.2f} busy (the broker and "
+        "the stores want some, too). With every core busy for nothing but its own work Imagewire "
+        f"would do {possible:.1f} images/s, "
+        f"{possible / statistics.median(rates[best]):.2f} times the best peer with local photos "
+        f"and {possible / statistics.median(speeds.http.rates[http]):.2f} times the best with the "
+        "20 ms server: more than that takes less work for an image, not overlap."
     )
 
 
@@ -241,9 +244,11 @@ their own process, without Imagewire's limits and without child processes that c
 and fetch without its guards against addresses that a stranger chose; all that counts for them."""
 
 _REACHABLE = """\
-Where the models take nearly all of the time, as with text reading on a CPU, nobody can be much \
-faster than anybody else: the ratio is bounded by what a peer does beside its operators, one after \
-the other, divided by what the operators take."""
+On a CPU the models take most of the time from everybody, so what sets contenders apart is the \
+processor time that an image costs, and how many cores are kept busy. A peer runs one copy of the \
+models on all cores, whose threads wait for each other after every layer; Imagewire runs a copy \
+for each core, in one process. (LitServe could start several workers with models of their own; \
+that was not tried.)"""
 
 _ABOUT_LOSSES = """\
 Counted once everything was stored or all offsets were committed, so that nothing was to come; an \
