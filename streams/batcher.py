@@ -137,6 +137,10 @@ class BatchQueue:
         oldest = min(item.frame.received_at for lane in lanes for item in self._lanes[lane])
         return oldest + limits.max_wait - self._predict(waiting)
 
+    def only_bulk_beside_live(self, now: float) -> bool:
+        """Whether live frames come, but none waits."""
+        return self._live_is_about(now) and not self._lanes[Lane.LIVE]
+
     def _share(self, waiting: int, least: int) -> int:
         """The most of `waiting` frames that whoever is free should take."""
         limits = self._limits
@@ -258,15 +262,20 @@ class MicroBatcher:
         """Look again whether a batch may leave."""
         self._arrived.set()
 
-    async def take(self) -> list[Frame]:
+    async def take(self, *, bulk_alone: bool = True) -> list[Frame]:
         """Wait until a batch closes and take it. Call when the device is free.
+
+        Args:
+            bulk_alone: whether to take bulk frames with no live one among them while live ones
+                come. One of several takers is enough for that: the others are free for the next.
 
         Returns:
             At least one frame; an empty list only after `close`, when nothing is left.
         """
         while True:
             now = self._clock()
-            closes_at = self._queue.closes_at()
+            may = self._closed or bulk_alone or not self._queue.only_bulk_beside_live(now)
+            closes_at = self._queue.closes_at() if may else None
             if closes_at is not None and (self._closed or closes_at <= now):
                 batch = self._queue.cut(now)
                 self._left.set()

@@ -193,7 +193,7 @@ class Pipeline:
                     "deliver": self._delivery.run(),
                     "decode": self._decode_batches(threads[0]),
                     **{
-                        f"device {number}": self._analyse_batches(threads[1])
+                        f"device {number}": self._analyse_batches(threads[1], number)
                         for number in range(self._batches_at_once)
                     },
                     "policy": self._decide_batches(threads[2]),
@@ -312,11 +312,11 @@ class Pipeline:
             if not frame.failed:
                 await self._to_device.put(frame)
 
-    async def _analyse_batches(self, thread: ThreadPoolExecutor) -> None:
+    async def _analyse_batches(self, thread: ThreadPoolExecutor, number: int) -> None:
         loop = asyncio.get_running_loop()
         while True:
             self._to_device.limit_to(self._lessons.limit())
-            frames = self._still_ours(await self._to_device.take())
+            frames = self._still_ours(await self._to_device.take(bulk_alone=number == 0))
             self._to_decode.wake()
             if not frames:
                 continue

@@ -162,13 +162,13 @@ def _slowest_in_a_hundred(
             while True:
                 await batches.put(frame(loop.time(), lane=Lane.BULK))
 
-        async def work() -> None:
+        async def work(number: int) -> None:
             while True:
-                batch = await batches.take()
+                batch = await batches.take(bulk_alone=number == 0)
                 await asyncio.sleep(service(len(batch)))
                 waited.extend(loop.time() - f.received_at for f in batch if f.lane is Lane.LIVE)
 
-        busy = [asyncio.create_task(work()) for _ in range(takers)]
+        busy = [asyncio.create_task(work(number)) for number in range(takers)]
         if backlog:
             busy.append(asyncio.create_task(pile_up()))
         await come()
@@ -181,7 +181,7 @@ def _slowest_in_a_hundred(
     return sorted(waited)[-len(waited) // 100]
 
 
-@pytest.mark.parametrize("takers", [1, 2])
+@pytest.mark.parametrize("takers", [1, 2, 4])
 @pytest.mark.parametrize(
     "service",
     [lambda n: 0.028 + 0.024 * n, lambda n: 0.012 + 0.001 * n],
@@ -198,6 +198,25 @@ def test_a_backlog_of_bulk_leaves_live_latency_within_one_and_a_half_times_its_i
         _slowest_in_a_hundred(service, takers, pauses, backlog) for backlog in (False, True)
     )
     assert beside_bulk <= 1.5 * idle
+
+
+async def test_one_taker_is_enough_for_bulk_while_live_frames_come() -> None:
+    now = 0.0
+    limits = BatchLimits(max_batch=4, takers=2)
+    batcher = MicroBatcher(limits, size_of, max_frames=9, max_bytes=99, clock=lambda: now)
+    await batcher.put(frame())
+    await batcher.take()
+    for _ in range(4):
+        await batcher.put(frame(lane=Lane.BULK))
+    spare = asyncio.create_task(batcher.take(bulk_alone=False))
+    await asyncio.sleep(0)
+    assert not spare.done()
+    assert (await batcher.take())[0].lane is Lane.BULK
+    live = frame()
+    await batcher.put(live)
+    assert (await asyncio.wait_for(spare, 30))[0] is live
+    now = 60.0
+    assert (await batcher.take(bulk_alone=False))[0].lane is Lane.BULK, "no live ones come now"
 
 
 def test_live_frames_are_shared_out_as_if_there_were_no_bulk() -> None:

@@ -80,7 +80,9 @@ def figures(repeats: Sequence[Repeat], max_wait: float) -> list[Figure]:
             "throughput_at_110_over_capacity",
             each(lambda r: r.loads[OVERLOAD].decided_a_second / r.capacity),
             target=0.95,
-            note="0.95 leaves room for the noise of two measurements of some seconds",
+            note="capacity is that of images published at once, while those of the load come one "
+            "by one, from a producer on the same cores; 0.95 leaves room for the noise of two "
+            "measurements of some seconds",
         ),
         figure(
             "memory_growth_at_110",
