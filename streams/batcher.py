@@ -69,8 +69,8 @@ class BatchQueue:
 
     A free taker whose work is conserved does not leave the others without any: of what would not
     fill a batch for each of them it takes its share (guided self-scheduling, Polychronopoulos and
-    Kuck 1987), so that at the end of a burst none is idle while another does a whole batch. Live
-    frames are shared out as if there were no bulk.
+    Kuck 1987), so that at the end of a burst none is idle while another does a whole batch. Bulk
+    that waits never makes a taker's share of the live frames larger.
     """
 
     def __init__(
@@ -96,10 +96,12 @@ class BatchQueue:
         self._lane_bytes = dict.fromkeys(self._lanes, 0)
         self._last_live = float("-inf")
 
-    def limit_to(self, max_batch: int) -> None:
-        """From now on a batch holds at most `max_batch` frames."""
-        if max_batch != self._limits.max_batch:
-            self._limits = replace(self._limits, max_batch=max_batch)
+    def limit_to(self, max_batch: int) -> bool:
+        """From now on a batch holds at most `max_batch` frames; returns whether that is new."""
+        if max_batch == self._limits.max_batch:
+            return False
+        self._limits = replace(self._limits, max_batch=max_batch)
+        return True
 
     def add(self, frame: Frame) -> None:
         size = self._size_of(frame)
@@ -141,24 +143,24 @@ class BatchQueue:
         """Whether live frames come, but none waits."""
         return self._live_is_about(now) and not self._lanes[Lane.LIVE]
 
-    def _share(self, waiting: int, least: int) -> int:
-        """The most of `waiting` frames that whoever is free should take."""
-        limits = self._limits
-        if limits.takers == 1 or not limits.work_conserving:
-            return limits.max_batch
-        return min(max(-(-waiting // limits.takers), least), limits.max_batch)
-
     def _shares(self) -> dict[Lane, int]:
         """How large a batch may become by frames of each lane."""
+        limits = self._limits
+        if limits.takers == 1 or not limits.work_conserving:
+            return dict.fromkeys(Lane, limits.max_batch)
         live, bulk = (
             len(self._lanes[lane]) if self._admits(lane) else 0 for lane in (Lane.LIVE, Lane.BULK)
         )
+        least_live = self._least_beside_bulk() if bulk else self._least_share
+        of_live = max(-(-live // limits.takers), least_live)
+        of_all = max(-(-(live + bulk) // limits.takers), self._least_share)
         return {
-            Lane.LIVE: self._share(live, self._least_beside_bulk() if bulk else self._least_share),
-            Lane.BULK: self._share(live + bulk, self._least_share),
+            Lane.LIVE: min(of_live, limits.max_batch),
+            Lane.BULK: min(of_all, limits.max_batch),
         }
 
     def _least_beside_bulk(self) -> int:
+        """As many live frames, up to the least share, as take about the time of one."""
         least, most = 1, (1 + _BULK_MAY_ADD) * self._predict(1)
         while least < self._least_share and self._predict(least + 1) <= most:
             least += 1
@@ -242,8 +244,8 @@ class MicroBatcher:
 
     def limit_to(self, max_batch: int) -> None:
         """From now on a batch holds at most `max_batch` frames."""
-        self._queue.limit_to(max_batch)
-        self._arrived.set()  # what was not enough for a full batch may be now
+        if self._queue.limit_to(max_batch):
+            self._arrived.set()  # what was not enough for a full batch may be now
 
     async def put(self, frame: Frame) -> None:
         """Add a frame, waiting for room."""

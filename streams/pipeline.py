@@ -93,7 +93,7 @@ class Pipeline:
             lane: InFlightBudget(stream.max_in_flight, stream.max_in_flight_bytes) for lane in Lane
         }
         self._entries: dict[Frame, Entry] = {}
-        # Held until decoding takes the bytes over: fetched images do not pile up.
+        # Held until decoding takes the bytes over, so that fetched images do not pile up.
         self._fetch_slots = {lane: asyncio.Semaphore(fetch_concurrency) for lane in Lane}
         self._fetching: set[asyncio.Task[None]] = set()
         self._inline: dict[Lane, asyncio.Queue[Frame]] = {lane: asyncio.Queue() for lane in Lane}

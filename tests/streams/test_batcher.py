@@ -219,7 +219,7 @@ async def test_one_taker_is_enough_for_bulk_while_live_frames_come() -> None:
     assert (await batcher.take(bulk_alone=False))[0].lane is Lane.BULK, "no live ones come now"
 
 
-def test_live_frames_are_shared_out_as_if_there_were_no_bulk() -> None:
+def test_bulk_that_waits_leaves_each_taker_its_share_of_the_live_frames() -> None:
     waiting = queue(lambda n: float(n), work_conserving=True, max_batch=16, takers=2)
     live = [frame() for _ in range(8)]
     for one in live:
