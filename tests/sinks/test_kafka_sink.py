@@ -331,7 +331,8 @@ async def test_a_clock_that_the_broker_does_not_believe_is_named_and_may_pass(
     apache_kafka: SharedBroker,
 ) -> None:
     settings = settings_for(apache_kafka.address)
-    # In the place of a wrong clock: a topic that takes no record older than this very moment.
+    # In the place of a wrong clock: a topic that takes no record older than this very moment,
+    # and frames enough that the first is some milliseconds old when the last is written.
     admin = AIOKafkaAdminClient(bootstrap_servers=apache_kafka.address)
     await admin.start()
     try:
@@ -345,7 +346,7 @@ async def test_a_clock_that_the_broker_does_not_believe_is_named_and_may_pass(
     await sink.open()
     try:
         with pytest.raises(TransientSinkError, match="the clock of this machine or that of"):
-            await sink.write([a_frame()])
+            await sink.write([a_frame(f"{n}") for n in range(300)])
     finally:
         await sink.close()
 
