@@ -345,6 +345,7 @@ class Worker:
             self._settings.stream,
             handle=functools.partial(self._people.forgetting.take, pipeline),
             drain=functools.partial(pipeline.drain, self._settings.stream.drain_timeout),
+            ahead=pipeline.ahead,
         )
         self._image_stream = stream
         working = asyncio.create_task(pipeline.run(), name="pipeline")

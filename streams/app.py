@@ -50,19 +50,22 @@ class ImageStream:
         *,
         handle: RecordHandler,
         drain: Callable[[], Awaitable[object]],
+        ahead: Callable[[], float] = lambda: 0.0,
     ) -> None:
         """
         Args:
             handle: takes a record; may wait, which pauses intake. Must not raise.
             drain: finishes what is in flight within a bounded time; awaited before partitions
                 are given up, so that their offsets are committed first.
+            ahead: seconds of work on live images that is ready to be done; the more, the less
+                often records are fetched, and the more at once.
         """
         self._kafka = kafka
         self._handle = handle
         self._failure: asyncio.Future[None] | None = None
         self._stopping = False
         self._intake = Intake(kafka.bootstrap_servers)
-        self.app = _build_app(kafka, stream, drain)
+        self.app = _build_app(kafka, stream, drain, ahead)
         for topic, lane in ((kafka.topics.images, Lane.LIVE), (kafka.topics.bulk, Lane.BULK)):
             self._add_agent(topic, lane)
 
@@ -181,6 +184,7 @@ class ImageStream:
 class _App(faust.App):
     logger = FAUST_LOGGER
     drain: Callable[[], Awaitable[object]]
+    ahead: Callable[[], float]
     fetch_max_wait: float
 
     async def _consumer_wait_empty(self, consumer: Any, logger: Any) -> None:
@@ -200,6 +204,7 @@ def _build_app(
     kafka: KafkaSettings,
     stream: StreamSettings,
     drain: Callable[[], Awaitable[object]],
+    ahead: Callable[[], float],
 ) -> _App:
     servers = kafka.client_options()["bootstrap_servers"]
     app = _App(
@@ -230,6 +235,7 @@ def _build_app(
         stream_wait_empty=False,
     )
     app.drain = drain
+    app.ahead = ahead
     app.fetch_max_wait = stream.fetch_max_wait
     return app
 

@@ -116,6 +116,13 @@ class BatchQueue:
         items = self._lanes[lane]
         return len(items), self._lane_bytes[lane]
 
+    def ahead(self, lane: Lane) -> float:
+        """Seconds for which the waiting frames of a lane keep every taker busy, as predicted; 0 if
+        nothing is known of the time a batch takes."""
+        limits = self._limits
+        rounds = len(self._lanes[lane]) / (limits.max_batch * limits.takers)
+        return rounds * self._predict(limits.max_batch)
+
     def closes_at(self) -> float | None:
         """When the next batch closes by age, on the clock of `Frame.received_at`; `None` if no
         frame may leave.
@@ -259,6 +266,10 @@ class MicroBatcher:
         """Whether `frames` more of a lane can be put without waiting, their bytes permitting."""
         waiting, size = self._queue.waiting(lane)
         return not waiting or (waiting + frames <= self._max_frames and size < self._max_bytes)
+
+    def ahead(self, lane: Lane) -> float:
+        """Seconds for which the waiting frames of a lane keep every taker busy, as predicted."""
+        return self._queue.ahead(lane)
 
     def wake(self) -> None:
         """Look again whether a batch may leave."""

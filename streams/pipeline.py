@@ -223,6 +223,10 @@ class Pipeline:
         if not task.cancelled() and (error := task.exception()) is not None:
             self._defects.put_nowait(error)
 
+    def ahead(self) -> float:
+        """Seconds of work on live frames that are ready for the device, as predicted."""
+        return self._to_device.ahead(Lane.LIVE)
+
     def stop_accepting(self) -> None:
         """Take no further frames; those in flight go on."""
         self._accepting = False
@@ -326,8 +330,7 @@ class Pipeline:
             predicted = self._lessons.predict(len(frames))
             started = time.perf_counter()
             shortage = await loop.run_in_executor(thread, analysed, self._chain, frames)
-            seconds = time.perf_counter() - started
-            self._lessons.learn(len(frames), seconds, predicted, shortage)
+            self._lessons.learn(len(frames), time.perf_counter() - started, predicted, shortage)
             frames = [frame for frame in frames if KNOWN not in frame.findings.extra]
             for frame in frames:
                 frame.pixels = None
@@ -365,8 +368,7 @@ class Pipeline:
                     self._start(twin)
 
     def _still_ours(self, frames: Sequence[Frame]) -> list[Frame]:
-        """The frames that are still to be acknowledged here; those revoked meanwhile are let go,
-        as work on them would only delay what replaced them."""
+        """The frames still to be acknowledged here: work on others delays what replaced them."""
         kept = []
         for frame in frames:
             entry = self._entries[frame]
@@ -379,11 +381,9 @@ class Pipeline:
         return kept
 
     def _written(self, frames: Sequence[Frame], sink: Sink) -> None:
-        if sink.name != "kafka":
-            return
-        now = time.time()
-        for frame in frames:
-            self._metrics.decided(frame, now)
+        if sink.name == "kafka":
+            for frame in frames:
+                self._metrics.decided(frame, time.time())
 
     def oldest(self) -> dict[Partition, float]:
         """Kafka timestamp, in Unix seconds, of the oldest record in flight of each partition."""

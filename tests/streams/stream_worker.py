@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,8 @@ class StreamWorker:
         self.metrics = Metrics()
         self.taken: list[tuple[Origin, Lane]] = []
         self.acknowledged: list[tuple[str, int, int]] = []
+        self.blocks: list[Any] = []
+        self.ahead = 0.0
         self.pipeline = Pipeline(
             fetcher=self.fetcher,
             decoder=FakeDecoder(),
@@ -68,10 +70,14 @@ class StreamWorker:
             self.stream_settings,
             handle=self._take,
             drain=functools.partial(self.pipeline.drain, self.stream_settings.drain_timeout),
+            ahead=lambda: self.ahead,
         )
 
-    async def _take(self, origin: Origin, lane: Lane, acknowledge: Callable[[], object]) -> None:
+    async def _take(self, origin: Origin, lane: Lane, acknowledge: Any) -> None:
         self.taken.append((origin, lane))
+        block = acknowledge.func.__self__  # of its Block
+        if block not in self.blocks:
+            self.blocks.append(block)
 
         def acknowledged() -> None:
             self.acknowledged.append((origin.topic, origin.partition, origin.offset))

@@ -559,6 +559,18 @@ def test_one_taker_alone_shares_with_nobody() -> None:
     assert [len(waiting.cut()), len(waiting.cut())] == [16, 4]
 
 
+def test_what_waits_is_told_in_seconds_of_work_for_all_takers() -> None:
+    waiting = queue(lambda n: n / 10, max_batch=16, takers=2)
+    assert waiting.ahead(Lane.LIVE) == 0
+    for _ in range(16):
+        waiting.add(frame())
+    for _ in range(80):
+        waiting.add(frame(lane=Lane.BULK))
+    # Half of a full batch for each, which takes 1.6 s; bulk is counted by itself.
+    assert waiting.ahead(Lane.LIVE) == pytest.approx(0.8)
+    assert waiting.ahead(Lane.BULK) == pytest.approx(4.0)
+
+
 def test_shares_follow_a_limit_that_memory_has_lowered() -> None:
     waiting = queue(work_conserving=True, max_batch=16, takers=2)
     waiting.limit_to(4)

@@ -113,6 +113,24 @@ async def test_every_record_is_written_and_what_is_acknowledged_is_committed(
         assert order == list(range(len(order)))
 
 
+async def test_while_there_is_work_ahead_records_are_fetched_seldom_and_many_at_once(
+    topics: Topics,
+) -> None:
+    async with running(topics.worker()) as worker:
+        await topics.publish(inline(1), partition=0)
+        await until(lambda: len(worker.taken) == 1, 90)
+        worker.ahead = 10.0
+        began = time.monotonic()
+        async with AIOKafkaProducer(bootstrap_servers=topics.address) as producer:
+            for image in inline(60):
+                await producer.send_and_wait(topics.images, image, partition=0)
+                await asyncio.sleep(0.01)
+        await until(lambda: len(worker.acknowledged) == 61)
+        seconds = time.monotonic() - began
+    # A tenth of a second from one fetch to the next, but for one that was under way already.
+    assert len(worker.blocks) <= seconds / 0.1 + 2
+
+
 async def test_records_of_any_shape_pass(topics: Topics) -> None:
     large = b"\xff\xd8\xff" + os.urandom(5_000_000)
     await topics.publish([None], partition=0, key=b"key")  # without either it is no record

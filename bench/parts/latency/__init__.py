@@ -1,9 +1,10 @@
 """How long does a verdict take, by how busy the worker is?
 
 Capacity is measured first, in every repeat anew, since a machine has better and worse minutes; then
-images arrive at fractions of it, by a Poisson process. What the latencies are held against is
-measured beside them: the service time of one image alone, seen inside the worker, and that of a
-full batch.
+images arrive at fractions of it, by a Poisson process. The producer of these works on the cores
+that the models work on, so while capacity is measured it publishes too, where nobody reads. What
+the latencies are held against is measured beside them: the service time of one image alone, seen
+inside the worker, and that of a full batch.
 """
 
 from __future__ import annotations
@@ -148,9 +149,8 @@ async def _measure(folder: Path, plan: Plan, options: Options) -> tuple[list[Rep
         warm = await line.burst(plan.warm_up)
         rate = steady_rate([each.decided for each in warm], plan.warm_up // 2)
         for number in range(options.repeats):
-            repeat = await _capacity(
-                line, worker, plan.alone, max(int(plan.burst_seconds * rate), 32)
-            )
+            repeat = await _capacity(line, worker, plan, rate)
+            rate = repeat.capacity
             options.report(
                 f"capacity {repeat.capacity:.1f} images/s in batches of {repeat.full_batch:.1f}; "
                 f"one image alone takes {repeat.service_of_one * 1000:.1f} ms"
@@ -165,17 +165,19 @@ async def _measure(folder: Path, plan: Plan, options: Options) -> tuple[list[Rep
     return repeats, max_wait
 
 
-async def _capacity(line: Line, worker: RunningWorker, alone_images: int, images: int) -> Repeat:
-    """Service times of `alone_images` one by one, and throughput of `images` at once."""
+async def _capacity(line: Line, worker: RunningWorker, plan: Plan, rate: float) -> Repeat:
+    """Service times of images one by one, and throughput of images at once, of which about `rate`
+    are done in a second."""
+    images = max(int(plan.burst_seconds * rate), 32)
     alone = []
-    for _ in range(alone_images):
+    for _ in range(plan.alone):
         before = await Reading.of(worker)
         (seen,) = await line.burst(1)
         gained = (await Reading.of(worker)).since(before)
         stages = (gained.stage_seconds(stage) for stage in ("fetch", "decode"))
         alone.append(Alone(seen.latency, *stages, gained.waited, gained.stage_seconds("operators")))
     before = await Reading.of(worker)
-    burst = await line.burst(images)
+    burst = await line.burst(images, beside=plan.loads[-1][0] * rate)
     gained = (await Reading.of(worker)).since(before)
     return Repeat(
         capacity=steady_rate([each.decided for each in burst], images // 4),

@@ -74,6 +74,7 @@ class Line:
         self._photos = photos
         self._folder = folder
         self._numbers = itertools.count()
+        self._unread = f"{route.images}.unread"
         self._producer = AIOKafkaProducer(bootstrap_servers=bootstrap, acks=1)
         self._consumer = AIOKafkaConsumer(
             bootstrap_servers=bootstrap, auto_offset_reset="earliest", enable_auto_commit=False
@@ -106,18 +107,29 @@ class Line:
             await admin.create_topics(
                 [
                     NewTopic(self._route.images, PARTITIONS, 1),
+                    NewTopic(self._unread, PARTITIONS, 1),
                     NewTopic(self._route.verdicts, PARTITIONS, 1, topic_configs=when_written),
                 ]
             )
         finally:
             await admin.close()
 
-    async def burst(self, images: int) -> list[Seen]:
-        """Publish `images` at once; returns when all are decided, in the order of verdicts."""
+    async def burst(self, images: int, beside: float = 0.0) -> list[Seen]:
+        """Publish `images` at once; returns when all are decided, in the order of verdicts.
+
+        Args:
+            beside: images a second that are published meanwhile to a topic that nobody reads, so
+                that the producer and the broker take as much of the cores as under such a load.
+        """
         async with self._photos_on_disk(images) as references:
             for name, uri in references:
                 await self._publish(name, uri)
-            return await self._decided([name for name, _ in references])
+            publishing = asyncio.create_task(self._publish_unread(beside))
+            try:
+                return await self._decided([name for name, _ in references])
+            finally:
+                if not publishing.cancel():
+                    publishing.result()
 
     async def load(self, load: Load) -> list[Seen]:
         """Publish photos as `load` says; returns when all are decided, in the order of verdicts."""
@@ -140,6 +152,13 @@ class Line:
         await self._producer.send(
             self._route.images, record.value, key=record.key, timestamp_ms=now
         )
+
+    async def _publish_unread(self, rate: float) -> None:
+        generator = random.Random(0)
+        while rate > 0:
+            await asyncio.sleep(generator.expovariate(rate))
+            record = reference("unread", (self._folder / "unread.jpg").as_uri())
+            await self._producer.send(self._unread, record.value, key=record.key)
 
     async def _decided(self, names: Sequence[str]) -> list[Seen]:
         if not self._consumer.assignment():  # not before the topics have leaders
