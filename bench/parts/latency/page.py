@@ -81,7 +81,9 @@ def figures(repeats: Sequence[Repeat], max_wait: float) -> list[Figure]:
             each(lambda r: r.loads[OVERLOAD].decided_a_second / r.capacity),
             target=0.95,
             note="capacity is that of images published at once, while those of the load come one "
-            "by one; 0.95 leaves room for the noise of two measurements of some seconds",
+            "by one, counted from the moment when half of its verdicts are there, since batches "
+            "grow with the queue; 0.95 leaves room for the noise of two measurements of some "
+            "seconds",
         ),
         figure(
             "memory_growth_at_110",
