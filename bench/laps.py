@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
-from imagewire.malloc import malloc_environment
+from imagewire.native_environment import native_environment
 
 _ANSWER = "lap: "
 """Before an answer, as libraries print to standard output too."""
@@ -50,7 +50,7 @@ class Contestant:
         self._arguments = arguments
         self._log_path = log_directory / f"{name}.log"
         own = {key: value for key, value in os.environ.items() if "IMAGEWIRE_" not in key}
-        self._environment = {**own, **malloc_environment(own), **(environment or {})}
+        self._environment = {**own, **native_environment(own), **(environment or {})}
         self._process: asyncio.subprocess.Process | None = None
         self._log: IO[bytes] | None = None
 

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.photos import load_photos
-from imagewire.malloc import malloc_environment
+from imagewire.native_environment import native_environment
 from models.catalog import load_catalog
 from models.device import choose_device
 from operators.chain import OperatorChain, OutOfMemory
@@ -179,8 +179,8 @@ def main() -> None:
     parser.add_argument("--max-batch", type=int, default=16)
     parser.add_argument("--trace", type=Path, help="file for chrome://tracing")
     asked = parser.parse_args()
-    if malloc_environment(os.environ):
-        print("malloc is not set as the worker sets it; the device is slower than there")
+    if native_environment(os.environ):
+        print("malloc and oneDNN are not set as the worker sets them; the device is slower than there")
     trace, seconds, metrics = asyncio.run(
         traced_run(asked.images, device=asked.device, text=asked.text, max_batch=asked.max_batch)
     )

@@ -30,7 +30,7 @@ from imagewire.connection import pointed_at
 from imagewire.embedded.ports import LOOPBACK, free_port
 from imagewire.embedded.process import ManagedProcess
 from imagewire.embedded.stack import Stack
-from imagewire.malloc import malloc_environment
+from imagewire.native_environment import native_environment
 from imagewire.settings import Settings, load_settings
 
 FEED = "bench"
@@ -291,7 +291,7 @@ class Testbed:
         inherited = {key: value for key, value in os.environ.items() if "IMAGEWIRE_" not in key}
         return {
             **inherited,
-            **malloc_environment(inherited),
+            **native_environment(inherited),
             **self.stack.environment(),
             **route.environment(),
             "IMAGEWIRE_HTTP__HOST": LOOPBACK,

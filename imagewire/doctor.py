@@ -15,7 +15,7 @@ from typing import Literal
 
 import msgspec
 
-from imagewire.malloc import MALLOC_SETTINGS, malloc_environment
+from imagewire.native_environment import NATIVE_SETTINGS, native_environment
 from imagewire.settings import ConfigurationError, Settings
 
 Outcome = Literal["ok", "warning", "error"]
@@ -42,7 +42,7 @@ def run_checks(settings: Settings, directory: Path) -> Iterator[Check]:
     """
     checks: list[Callable[[], Check]] = [
         _python,
-        _memory_allocator,
+        _malloc_and_onednn,
         lambda: _processors(settings),
         lambda: _device(settings),
         _bfloat16,
@@ -79,17 +79,17 @@ def _python() -> Check:
     return Check("python", "ok", found)
 
 
-def _memory_allocator() -> Check:
-    missing = malloc_environment(os.environ)
+def _malloc_and_onednn() -> Check:
+    missing = native_environment(os.environ)
     if not missing:
         values = ", ".join(
-            f"{name}={os.environ[name]}" for name in MALLOC_SETTINGS if name in os.environ
+            f"{name}={os.environ[name]}" for name in NATIVE_SETTINGS if name in os.environ
         )
-        return Check("malloc", "ok", values or "not glibc's own; left as it is")
+        return Check("malloc, oneDNN", "ok", values)
     return Check(
-        "malloc",
+        "malloc, oneDNN",
         "ok",
-        "glibc's; `imagewire worker`, `up` and `demo` start their workers with "
+        "`imagewire worker`, `up` and `demo` start their workers with "
         + ", ".join(f"{name}={value}" for name, value in missing.items()),
     )
 

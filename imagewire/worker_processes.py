@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from imagewire.malloc import malloc_environment
+from imagewire.native_environment import native_environment
 from imagewire.settings import ConfigurationError, Settings
 from models.processors import available_processors
 
@@ -137,7 +137,7 @@ class WorkerProcesses:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-I", "-S", str(_LAUNCHER), str(os.getpid())),
             *self._command,
-            env={**os.environ, **malloc_environment(os.environ), **self._environments[number]},
+            env={**os.environ, **native_environment(os.environ), **self._environments[number]},
             stdin=asyncio.subprocess.DEVNULL,
             # Ctrl-C in a terminal reaches this process alone, which passes it on once; a worker
             # that got it twice would take the second for the wish to stop at once.

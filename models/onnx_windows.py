@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import reduce
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own documentation calls it F
@@ -101,12 +102,24 @@ def max_pooling(attributes: Attributes) -> Compute:
         raise attributes.refuse("pooling that is not 2-d")
     windows = _Windows(attributes, 2)
     ceil = bool(attributes.integer("ceil_mode", 0))
+    by_one = all(step == 1 for step in (*windows.strides, *windows.dilations))
 
     def compute(x: Tensor) -> Tensor:
         x, padding = windows.apply(x, kernel, -math.inf)
+        if by_one and not any(padding) and not x.is_cuda:
+            return _largest_in_windows(x, kernel)
         return F.max_pool2d(x, kernel, windows.strides, padding, windows.dilations, ceil)
 
     return compute
+
+
+def _largest_in_windows(x: Tensor, kernel: Sequence[int]) -> Tensor:
+    """`max_pool2d` by steps of one, first along one axis and then along the other: on a processor
+    torch 2.14 takes 13 times as long for 2 x 2 windows of 24 channels in bfloat16."""
+    for axis, window in zip((-2, -1), kernel, strict=True):
+        length = x.shape[axis] - window + 1
+        x = reduce(torch.maximum, [x.narrow(axis, first, length) for first in range(window)])
+    return x
 
 
 def average_pooling(attributes: Attributes) -> Compute:
@@ -160,10 +173,18 @@ def pad(attributes: Attributes) -> Compute:
             else:
                 index = index.abs()
                 index = torch.where(index >= size, 2 * (size - 1) - index, index)
-            x = x.index_select(axis, index)
+            x = _picked(x, axis, index)
         return x
 
     return compute
+
+
+def _picked(x: Tensor, axis: int, index: Tensor) -> Tensor:
+    """`index_select` that leaves the axes in the order in which they lie in memory, such as
+    channels last, for which what comes next may be ten times as fast."""
+    order = sorted(range(x.ndim), key=x.stride, reverse=True)
+    back = [order.index(axis) for axis in range(x.ndim)]
+    return x.permute(order).index_select(back[axis], index).permute(back)
 
 
 def resize(attributes: Attributes) -> Compute:

@@ -39,7 +39,7 @@ def worker(
     settings = load_settings(config).settings
     if processes > 1:
         return run_processes(settings, config, processes)
-    restart_with_malloc_settings()
+    restart_with_native_settings()
     run_until_stopped(settings)
     return 0
 
@@ -55,11 +55,11 @@ def run_processes(settings: Settings, config: Path | None, count: int) -> int:
     return asyncio.run(run_workers(WorkerProcesses(settings, count, command)))
 
 
-def restart_with_malloc_settings() -> None:
+def restart_with_native_settings() -> None:
     """Start this process anew with the malloc environment, which glibc reads only at start."""
-    from imagewire.malloc import malloc_environment
+    from imagewire.native_environment import native_environment
 
-    missing = malloc_environment(os.environ)
+    missing = native_environment(os.environ)
     if missing:
         os.execve(  # noqa: S606 - the same interpreter with the same arguments
             sys.executable,

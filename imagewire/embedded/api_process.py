@@ -17,7 +17,7 @@ import psutil
 from imagewire.embedded.answering import http_ok
 from imagewire.embedded.ports import LOOPBACK
 from imagewire.embedded.process import ManagedProcess, RestartPolicy
-from imagewire.malloc import malloc_environment
+from imagewire.native_environment import native_environment
 
 _START_TIMEOUT = 120.0
 
@@ -54,7 +54,7 @@ def api_process(
         "api",
         command,
         log_directory=log_directory,
-        environment={**inherited(own), **malloc_environment(os.environ), **own},
+        environment={**inherited(own), **native_environment(os.environ), **own},
         ready=ready,
         start_timeout=_START_TIMEOUT,
         restart=restart,

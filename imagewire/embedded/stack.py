@@ -26,7 +26,7 @@ from imagewire.embedded.datadir import DataDirectory, RunRecord, own_start_time
 from imagewire.embedded.errors import EmbeddedError
 from imagewire.embedded.ports import FIRST_PORT, LOOPBACK, free_port, is_free
 from imagewire.embedded.process import ManagedProcess, ProcessError, ProcessStatus, RestartPolicy
-from imagewire.malloc import malloc_environment
+from imagewire.native_environment import native_environment
 from imagewire.settings import load_settings
 
 logger = logging.getLogger(__name__)
@@ -162,7 +162,7 @@ class Stack:
             environment={
                 # The stores are the stack's own, and so are their secrets, whatever file names one.
                 **inherited(own),
-                **malloc_environment(os.environ),
+                **native_environment(os.environ),
                 **own,
                 "IMAGEWIRE_HTTP__ENABLED": "true",
                 "IMAGEWIRE_HTTP__HOST": LOOPBACK,

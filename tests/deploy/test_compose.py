@@ -13,7 +13,7 @@ from starlette.datastructures import Headers
 from imagewire.api.keys import Keys, Scope
 from imagewire.embedded.kafka import MESSAGE_LIMIT_BYTES
 from imagewire.embedded.kafka_jars import pinned_version
-from imagewire.malloc import MALLOC_SETTINGS
+from imagewire.native_environment import NATIVE_SETTINGS
 from imagewire.settings import Settings
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -160,13 +160,13 @@ def test_the_worker_waits_until_what_it_needs_is_healthy(
         assert "healthcheck" in services[needed]
 
 
-def test_the_image_runs_as_a_user_with_a_health_check_and_the_malloc_settings() -> None:
+def test_the_image_runs_as_a_user_with_a_health_check_and_the_settings_of_malloc_and_onednn() -> None:
     dockerfile = (DEPLOY / "Dockerfile").read_text()
     final = dockerfile[dockerfile.rindex("\nFROM ") :]
     assert re.search(r"^USER (?!root|0)\w+$", final, re.MULTILINE)
     assert "HEALTHCHECK" in final
     assert re.search(r'^ENTRYPOINT \["tini", "--", "imagewire"\]$', final, re.MULTILINE)
-    for variable, value in MALLOC_SETTINGS.items():
+    for variable, value in NATIVE_SETTINGS.items():
         assert f"{variable}={value}" in final
 
 

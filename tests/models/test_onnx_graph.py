@@ -151,6 +151,16 @@ SMALL_GRAPHS: dict[str, tuple[list[onnx.NodeProto], dict[str, Any], int]] = {
         {},
         17,
     ),
+    "max pooling by steps of one": (
+        node("MaxPool", kernel_shape=[2, 3], pads=[0, 0, 1, 0]),
+        {},
+        17,
+    ),
+    "max pooling by steps of one with a border": (
+        node("MaxPool", kernel_shape=[3, 3], pads=[1, 1, 1, 1]),
+        {},
+        17,
+    ),
     "slice backwards": (
         node("Slice", "from", "to", "axes", "steps"),
         {"from": [-1], "to": [-(2**31)], "axes": [3], "steps": [-2]},
@@ -169,6 +179,11 @@ SMALL_GRAPHS: dict[str, tuple[list[onnx.NodeProto], dict[str, Any], int]] = {
     "reflected border": (
         node("Pad", "p", mode="reflect"),
         {"p": [0, 0, 2, 1, 0, 0, 3, 2]},
+        17,
+    ),
+    "repeated border": (
+        node("Pad", "p", mode="edge"),
+        {"p": [0, 0, 2, 1, 0, 0, 0, 2]},
         17,
     ),
     "filled border": (
@@ -234,6 +249,25 @@ def test_an_operator_means_what_onnxruntime_takes_it_to_mean(tmp_path: Path, nam
     expected = reference(path, x)[0]
     assert tuple(found.shape) == expected.shape
     np.testing.assert_allclose(found.numpy(), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["reflected border", "repeated border", "filled border", "max pooling by steps of one"],
+)
+def test_channels_that_come_last_in_memory_stay_last(tmp_path: Path, name: str) -> None:
+    nodes, constants, opset = SMALL_GRAPHS[name]
+    constants = {
+        key: np.asarray(value, np.int64) if isinstance(value, list) else value
+        for key, value in constants.items()
+    }
+    if name == "filled border":
+        constants["p"][1] = 0  # of channels
+    module = OnnxModule(save(tmp_path / "graph.onnx", nodes, constants, opset=opset))
+    x = torch.rand((2, 3, 8, 7), generator=torch.Generator().manual_seed(1))
+    found = module(x.contiguous(memory_format=torch.channels_last))
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(found, module(x))
 
 
 def gelu_nodes(half_first: bool) -> list[onnx.NodeProto]:

@@ -32,6 +32,7 @@ from bench.processor_time import cpu_seconds
 from imagewire.connection import pointed_at
 from imagewire.embedded.process import ManagedProcess, RestartPolicy
 from imagewire.embedded.stack import Stack
+from imagewire.native_environment import NATIVE_SETTINGS
 from imagewire.settings import Settings, load_settings
 from sinks.clickhouse.reader import ClickHouseReader, QueryError
 from sinks.kafka.settings import KafkaSettings, TopicNames
@@ -43,7 +44,6 @@ logger = logging.getLogger(__name__)
 
 _AT_ONCE = RestartPolicy(first_delay=0.1, longest_delay=0.5, healthy_after=1.0, attempts=20)
 _LOOK_AGAIN = 0.02
-_MALLOC = "MALLOC_"
 
 
 @dataclass(slots=True)
@@ -171,8 +171,8 @@ class Arena:
 
     def _environment(self, contender: Contender, operators: Mapping[str, bool]) -> dict[str, str]:
         topics = contender.topics
-        # Imagewire sets malloc's environment for itself; that it is set is not a peer's merit.
-        inherited = {k: v for k, v in os.environ.items() if not k.startswith(_MALLOC)}
+        # Imagewire makes these settings for itself; that they are made is not a peer's merit.
+        inherited = {k: v for k, v in os.environ.items() if k not in NATIVE_SETTINGS}
         switches = {
             f"IMAGEWIRE_OPERATORS__{name.upper()}__ENABLED": str(on).lower()
             for name, on in operators.items()

@@ -24,7 +24,7 @@ from bench.testbed import (
 )
 from imagewire.embedded.ports import free_port
 from imagewire.embedded.process import ManagedProcess
-from imagewire.malloc import malloc_environment
+from imagewire.native_environment import native_environment
 
 _LOOK_SECONDS = 0.5
 _PATIENCE = 60.0
@@ -92,7 +92,7 @@ async def forked_workers(
         "workers",
         [sys.executable, "-m", "bench.parts.scale.forked", str(plan)],
         log_directory=testbed.logs,
-        environment={**os.environ, **malloc_environment(os.environ), "PYTHONPATH": python_path},
+        environment={**os.environ, **native_environment(os.environ), "PYTHONPATH": python_path},
         ready=lambda: _all_healthy(started.values()),
         start_timeout=240.0,
         stop_timeout=60.0,
