@@ -180,7 +180,9 @@ def main() -> None:
     parser.add_argument("--trace", type=Path, help="file for chrome://tracing")
     asked = parser.parse_args()
     if native_environment(os.environ):
-        print("malloc and oneDNN are not set as the worker sets them; the device is slower than there")
+        print(
+            "malloc and oneDNN are not set as the worker sets them; the device is slower than there"
+        )
     trace, seconds, metrics = asyncio.run(
         traced_run(asked.images, device=asked.device, text=asked.text, max_batch=asked.max_batch)
     )

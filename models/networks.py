@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from models.catalog import ModelCard
+from models.efficientnet_lite import EfficientNetFeatures, fused
 from models.errors import ModelError
 from models.onnx_graph import OnnxModule
 from models.state_dicts import load_weights
@@ -105,25 +106,14 @@ def _package(card: ModelCard, name: str) -> Any:
         ) from error
 
 
-class _EfficientNetFeatures(nn.Module):
-    """The pooled features below the last layer of an EfficientNet."""
-
-    def __init__(self, network: Any) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, images: Tensor) -> Tensor:
-        features: Tensor = self.network.extract_features(images).mean((2, 3))
-        return features
-
-
 def _efficientnet_lite(
     card: ModelCard, name: str, weights: dict[str, Tensor], features: bool
 ) -> nn.Module:
     package = _package(card, "efficientnet_lite_pytorch")
     network: nn.Module = package.EfficientNet.from_name(name)
     load_weights(card, network, weights)
-    return _EfficientNetFeatures(network) if features else network
+    network = fused(network.eval())
+    return EfficientNetFeatures(network) if features else network
 
 
 def _class_count(weights: dict[str, Tensor]) -> dict[str, int]:

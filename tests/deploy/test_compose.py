@@ -160,7 +160,9 @@ def test_the_worker_waits_until_what_it_needs_is_healthy(
         assert "healthcheck" in services[needed]
 
 
-def test_the_image_runs_as_a_user_with_a_health_check_and_the_settings_of_malloc_and_onednn() -> None:
+def test_the_image_runs_as_a_user_with_a_health_check_and_the_settings_of_malloc_and_onednn() -> (
+    None
+):
     dockerfile = (DEPLOY / "Dockerfile").read_text()
     final = dockerfile[dockerfile.rindex("\nFROM ") :]
     assert re.search(r"^USER (?!root|0)\w+$", final, re.MULTILINE)

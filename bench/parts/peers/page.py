@@ -239,9 +239,11 @@ a time gets work; rounds are interleaved, and another one begins each time.
 What is given to the peers: Imagewire's operators with their fused networks and bfloat16, its \
 policy, and its sinks with their columns and identities, which make a replay overwrite. What they \
 are not given is what is not to be had in an afternoon: overlap of the stages, decoding in \
-parallel, and the settings of malloc and oneDNN, which Imagewire makes for itself. They decode with \
-OpenCV in their own process, without Imagewire's limits and without child processes that contain crashes, \
-and fetch without its guards against addresses that a stranger chose; all that counts for them."""
+parallel, and the settings of malloc and oneDNN, which Imagewire makes for itself. They decode \
+with OpenCV in their own process, without Imagewire's limits and without child processes that \
+contain crashes, and fetch without its guards against addresses that a stranger chose; all that \
+counts for them."""
+
 
 _REACHABLE = """\
 On a CPU the models take most of the time from everybody, so what sets contenders apart is the \
