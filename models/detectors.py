@@ -12,11 +12,13 @@ from typing import Any
 import onnx
 import torch
 from onnx import numpy_helper
+from torch import nn
 
 from models.catalog import ModelCard
 from models.detection_network import Detector, first_output
 from models.device import Device
 from models.errors import ModelError
+from models.one_pass import ConvolutionThen
 from models.onnx_graph import OnnxModule
 from models.state_dicts import load_weights
 
@@ -200,7 +202,17 @@ def _in_torch(
     bfloat16 has eight significant bits: coordinates computed in it would be off by a pixel or two
     at 320 pixels.
     """
+    from models.quiet_ultralytics import Conv
+
     network.to(device.torch_device, device.dtype, memory_format=torch.channels_last)
+    for part in network.modules():
+        if (
+            isinstance(part, Conv)
+            and not hasattr(part, "bn")  # else it normalises before the activation
+            and type(part.conv) is nn.Conv2d
+            and type(part.act) is nn.SiLU
+        ):
+            part.conv, part.act = ConvolutionThen(part.conv, "silu"), nn.Identity()
     head = network.model[-1]
     decode = head._inference
     # Ultralytics keeps the anchors of the last shape only. A recorded CUDA graph goes on reading

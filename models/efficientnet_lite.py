@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from models.one_pass import ConvolutionThen
+
 
 class EfficientNetFeatures(nn.Module):
     """The pooled features below the last layer of an EfficientNet."""
@@ -42,6 +44,11 @@ def fused(network: Any) -> Any:
         for module in network.modules():
             if isinstance(module, nn.Conv2d):
                 _pad(module)
+        for part, convolutions in (
+            (network, ("_conv_stem", "_conv_head")),
+            *((block, ("_expand_conv", "_depthwise_conv")) for block in network._blocks),
+        ):
+            _activate(part, convolutions)
     return network
 
 
@@ -51,6 +58,16 @@ def _normalise(part: Any, pairs: tuple[tuple[str, str], ...]) -> None:
             both = getattr(part, convolution), getattr(part, normalisation)
             setattr(part, convolution, fuse_conv_bn_eval(*both))
             setattr(part, normalisation, nn.Identity())
+
+
+def _activate(part: Any, convolutions: tuple[str, ...]) -> None:
+    """The part's activation is called `_swish`, after that of the first EfficientNets."""
+    if not isinstance(part._swish, nn.ReLU6) or getattr(part, "has_se", False):
+        return
+    for name in convolutions:
+        if hasattr(part, name):
+            setattr(part, name, ConvolutionThen(getattr(part, name), "relu6"))
+    part._swish = nn.Identity()
 
 
 def _pad(convolution: Any) -> None:

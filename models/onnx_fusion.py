@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import torch.nn.functional as F  # noqa: N812 - torch's own documentation calls it F
 from torch import Tensor
 
+from models.one_pass import Activation
 from models.onnx_step import Step
 
 
@@ -23,15 +25,24 @@ def fuse(steps: Sequence[Step], constants: dict[str, Tensor], results: Sequence[
     return _Fusion(steps, constants, results).steps
 
 
+_ACTIVATIONS: dict[str, Activation] = {"Relu": "relu", "Gelu": "gelu"}
+
+
+def _users(steps: Sequence[Step]) -> dict[str, list[Step]]:
+    """The steps that take each value."""
+    users: dict[str, list[Step]] = {}
+    for step in steps:
+        for name in step.inputs:
+            users.setdefault(name, []).append(step)
+    return users
+
+
 class _Fusion:
     def __init__(
         self, steps: Sequence[Step], constants: dict[str, Tensor], results: Sequence[str]
     ) -> None:
         self._constants = constants
-        self._users: dict[str, list[Step]] = {}
-        for step in steps:
-            for name in step.inputs:
-                self._users.setdefault(name, []).append(step)
+        self._users = _users(steps)
         self._results = frozenset(results)
         self._gone: set[int] = set()
         for step in steps:
@@ -41,7 +52,11 @@ class _Fusion:
                 self._linear(step)
             elif step.kind == "Div":
                 self._gelu(step)
-        self.steps = [step for step in steps if id(step) not in self._gone]
+        left = [step for step in steps if id(step) not in self._gone]
+        self._users = _users(left)
+        for step in [step for step in left if step.kind == "Conv"]:
+            self._one_pass(step)
+        self.steps = [step for step in left if id(step) not in self._gone]
 
     def _only_user(self, step: Step, kind: str) -> Step | None:
         """The one step that uses the result of `step`, if it is of `kind`."""
@@ -115,6 +130,36 @@ class _Fusion:
             return
         second.kind, second.compute, second.inputs, second.host = "Gelu", F.gelu, [x], [False]
         self._gone.update(id(step) for step in (division, erf, plus_one, first))
+
+    def _one_pass(self, convolution: Step) -> None:
+        """A convolution, what is added to it, and its activation."""
+        weight = self._constants.get(convolution.inputs[1])
+        if weight is None or weight.ndim != 4:
+            return
+        last = self._with_addition(convolution, weight)
+        for kind, then in _ACTIVATIONS.items():
+            activation = self._only_user(last, kind)
+            if activation is not None:
+                last.compute = partial(last.compute, then=then)
+                last.outputs = activation.outputs
+                self._gone.add(id(activation))
+                return
+
+    def _with_addition(self, convolution: Step, weight: Tensor) -> Step:
+        """The step that computes the convolution and adds to it, in the place of the addition,
+        since only there the other summand is known; the convolution if nothing is added."""
+        addition = self._only_user(convolution, "Add")
+        if addition is None or any(addition.host) or convolution.attributes.get("group", 1) != 1:
+            return convolution
+        others = [name for name in addition.inputs if name != convolution.outputs[0]]
+        if len(others) != 1 or others[0] in self._constants:
+            return convolution
+        bias = convolution.inputs[2] if len(convolution.inputs) > 2 else ""
+        addition.kind, addition.compute = "Conv", convolution.compute
+        addition.inputs = [*convolution.inputs[:2], bias, others[0]]
+        addition.host, addition.attributes = [False] * 4, convolution.attributes
+        self._gone.add(id(convolution))
+        return addition
 
     def _takes_number(self, step: Step, before: Step, number: float) -> bool:
         """Whether `step` combines the result of `before` with this number."""

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own documentation calls it F
 from torch import Tensor
 
+from models.one_pass import Activation, convolved
 from models.onnx_attributes import Attributes, Compute, integers
 
 
@@ -68,13 +69,24 @@ def convolution(attributes: Attributes) -> Compute:
         raise attributes.refuse(f"a {rank}-dimensional convolution")
     windows = _Windows(attributes, rank)
     group = attributes.integer("group", 1)
-    convolve = F.conv2d if rank == 2 else F.conv1d
 
-    def compute(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    def along_a_line(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         x, padding = windows.apply(x, list(weight.shape[2:]), 0.0)
-        return convolve(x, weight, bias, windows.strides, padding, windows.dilations, group)
+        return F.conv1d(x, weight, bias, windows.strides, padding, windows.dilations, group)
 
-    return compute
+    def compute(
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        plus: Tensor | None = None,
+        then: Activation | None = None,
+    ) -> Tensor:
+        x, padding = windows.apply(x, list(weight.shape[2:]), 0.0)
+        return convolved(
+            x, weight, bias, windows.strides, padding, windows.dilations, group, then, plus
+        )
+
+    return compute if rank == 2 else along_a_line
 
 
 def transposed_convolution(attributes: Attributes) -> Compute:

@@ -16,7 +16,7 @@ import PIL.Image
 
 _pillow_open = PIL.Image.open
 
-from ultralytics.nn import autobackend, tasks  # noqa: E402 - Pillow's function is kept first
+from ultralytics.nn import autobackend, modules, tasks  # noqa: E402 - Pillow's function is kept first
 from ultralytics.utils import patches  # noqa: E402
 
 # Somebody may have imported Ultralytics before; then it holds Pillow's function itself.
@@ -25,3 +25,4 @@ PIL.Image.open = getattr(patches, "_image_open", _pillow_open)
 AutoBackend: Any = autobackend.AutoBackend
 DetectionModel: Any = tasks.DetectionModel
 load_checkpoint: Any = tasks.load_checkpoint
+Conv: Any = modules.Conv

@@ -312,6 +312,34 @@ def test_steps_that_an_export_took_apart_still_give_the_same_result(
     )
 
 
+@pytest.mark.parametrize("kind", ["both convolved", "shortcut", "shortcut used again", "grouped"])
+def test_a_residual_block_in_one_pass_gives_the_same_result(tmp_path: Path, kind: str) -> None:
+    """The shortcut may be known before the convolution that it is added to, or after it."""
+    groups = 3 if kind == "grouped" else 1
+    constants = {
+        "w": np.linspace(-1, 1, 243 // groups, dtype=np.float32).reshape(9, -1, 3, 3),
+        "s": np.linspace(-1, 1, 9 * 3, dtype=np.float32).reshape(9, 3, 1, 1),
+        "b": np.linspace(-1, 1, 9, dtype=np.float32),
+    }
+    nodes = [
+        helper.make_node("Conv", ["x0", "w", "b"], ["main"], pads=[1, 1, 1, 1], group=groups),
+        helper.make_node("Conv", ["x0", "s"], ["side"]),
+        helper.make_node("Relu" if kind != "both convolved" else "Identity", ["side"], ["short"]),
+        helper.make_node("Add", ["short", "main"], ["sum"]),
+        helper.make_node("Relu", ["sum"], ["block"]),
+        helper.make_node(
+            "Sub", ["block", "short" if kind == "shortcut used again" else "b0"], ["y0"]
+        ),
+    ]
+    path = save(tmp_path / "graph.onnx", nodes, {**constants, "b0": np.float32(0.5)})
+    module = OnnxModule(path)
+    x = torch.rand((2, 3, 8, 7), generator=torch.Generator().manual_seed(3)) * 4 - 2
+    with torch.inference_mode():
+        np.testing.assert_allclose(module(x).numpy(), reference(path, x)[0], rtol=0, atol=1e-4)
+    assert [step.kind for step in module.steps].count("Conv") == 2
+    assert len(module.steps) == (5 if kind == "grouped" else 3)
+
+
 def test_several_inputs_and_outputs_keep_their_order(tmp_path: Path) -> None:
     nodes = [
         helper.make_node("Sub", ["x0", "x1"], ["y1"]),

@@ -1,0 +1,97 @@
+"""What a convolution does in one pass is what it and its steps do one after the other."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from models.one_pass import Activation, ConvolutionThen, convolved
+
+STEPS = {
+    "relu": functional.relu,
+    "relu6": functional.relu6,
+    "silu": functional.silu,
+    "gelu": functional.gelu,
+}
+
+
+def random(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    generator = torch.Generator().manual_seed(sum(shape))
+    values = torch.randn(shape, generator=generator) * 2
+    return values.to(dtype).contiguous(memory_format=torch.channels_last)
+
+
+def close(found: Tensor, expected: Tensor) -> None:
+    exact = found.dtype is torch.float32
+    torch.testing.assert_close(
+        found, expected, rtol=1e-4 if exact else 2e-2, atol=1e-4 if exact else 0.1
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("groups", [1, 8])
+@pytest.mark.parametrize("then", get_args(Activation))
+@torch.inference_mode()
+def test_an_activation(then: Activation, groups: int, dtype: torch.dtype) -> None:
+    x, weight = random(2, 8, 11, 9, dtype=dtype), random(8, 8 // groups, 3, 3, dtype=dtype)
+    bias = torch.linspace(-2, 2, 8).to(dtype)
+    windows = ((2, 1), (1, 0), (1, 2), groups)
+    found = convolved(x, weight, bias, *windows, then)
+    close(found, STEPS[then](functional.conv2d(x, weight, bias, *windows)))
+    assert found.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("groups", [1, 8])
+@pytest.mark.parametrize("then", [None, "relu", "gelu"])
+@pytest.mark.parametrize("summand", ["alike", "one for each channel", "planes", "other dtype"])
+@torch.inference_mode()
+def test_a_sum_and_an_activation(
+    then: Activation | None, groups: int, dtype: torch.dtype, summand: str
+) -> None:
+    x, weight = random(2, 8, 7, 9, dtype=dtype), random(8, 8 // groups, 3, 3, dtype=dtype)
+    plus = {
+        "alike": random(2, 8, 7, 9, dtype=dtype),
+        "one for each channel": random(1, 8, 1, 1, dtype=dtype),
+        "planes": random(2, 8, 7, 9, dtype=dtype).contiguous(),
+        "other dtype": random(2, 8, 7, 9, dtype=torch.float64).to(dtype).double(),
+    }[summand]
+    before = plus.clone()
+    windows = ((1, 1), (1, 1), (1, 1), groups)
+    expected = functional.conv2d(x, weight, None, *windows) + plus
+    found = convolved(x, weight, None, *windows, then, plus)
+    close(found.to(dtype), (expected if then is None else STEPS[then](expected)).to(dtype))
+    assert torch.equal(plus, before)  # others may need it
+
+
+def test_a_gradient_passes() -> None:
+    convolution = ConvolutionThen(nn.Conv2d(3, 4, 3, padding=1), "silu")
+    x = random(1, 3, 6, 6).requires_grad_()
+    convolution(x).sum().backward()
+    assert x.grad is not None
+    assert x.grad.abs().sum() > 0
+    assert convolution.weight.grad is not None
+
+
+@torch.inference_mode()
+def test_a_trace_holds_steps_that_run_everywhere() -> None:
+    convolution = ConvolutionThen(nn.Conv2d(3, 4, 3, padding=1), "relu").eval()
+    x = random(1, 3, 6, 6)
+    traced = torch.jit.trace(convolution, x)
+    assert "mkldnn" not in str(traced.inlined_graph)
+    close(traced(x), convolution(x))
+
+
+@torch.inference_mode()
+def test_a_convolution_keeps_its_weights_and_its_place_in_memory() -> None:
+    plain = nn.Conv2d(8, 16, 3, stride=2, padding=1)
+    both = nn.Sequential(ConvolutionThen(plain, "relu6"))
+    x = random(2, 8, 9, 9)
+    close(both(x), functional.relu6(plain(x)))
+    assert both.state_dict().keys() == {"0.weight", "0.bias"}
+    both.to(torch.bfloat16).to(memory_format=torch.channels_last)
+    assert both(x.bfloat16()).is_contiguous(memory_format=torch.channels_last)
