@@ -137,13 +137,27 @@ class _Fusion:
         if weight is None or weight.ndim != 4:
             return
         last = self._with_addition(convolution, weight)
+        steps, then = self._activation(last)
+        if then is not None:
+            last.compute = partial(last.compute, then=then)
+            last.outputs = steps[-1].outputs
+            self._gone.update(id(step) for step in steps)
+
+    def _activation(self, step: Step) -> tuple[Sequence[Step], Activation | None]:
+        """The steps that take the result of `step`, and nobody else, through an activation."""
         for kind, then in _ACTIVATIONS.items():
-            activation = self._only_user(last, kind)
+            activation = self._only_user(step, kind)
             if activation is not None:
-                last.compute = partial(last.compute, then=then)
-                last.outputs = activation.outputs
-                self._gone.add(id(activation))
-                return
+                return [activation], then
+        # x * sigmoid(x)
+        x = step.outputs[0]
+        users = {user.kind: user for user in self._users.get(x, [])}
+        if x in self._results or users.keys() != {"Sigmoid", "Mul"}:
+            return [], None
+        sigmoid, product = users["Sigmoid"], users["Mul"]
+        if self._only_user(sigmoid, "Mul") is not product or len(self._users[x]) != 2:
+            return [], None
+        return ([sigmoid, product], "silu") if x in product.inputs else ([], None)
 
     def _with_addition(self, convolution: Step, weight: Tensor) -> Step:
         """The step that computes the convolution and adds to it, in the place of the addition,

@@ -25,6 +25,7 @@ from models.onnx_folding import fold
 from models.onnx_fusion import fuse
 from models.onnx_operations import OPERATIONS
 from models.onnx_step import Step
+from models.onnx_transposes import without_transposes
 
 _ALIASES = frozenset({"Identity", "Dropout"})
 """Operators whose output is their first input; they cost nothing here."""
@@ -106,7 +107,8 @@ class _GraphReader:
             self._add(number, node)
         self.results = [self._alias.get(name, name) for name in self.output_names]
         folded = fold(self.steps, self.constants, self.results)
-        self.steps = fuse(folded, self.constants, self.results)
+        turned = without_transposes(folded, self.constants, self.results)
+        self.steps = fuse(turned, self.constants, self.results)
         self._plan_release()
 
     def _refuse_unknown(self, nodes: Any) -> None:
