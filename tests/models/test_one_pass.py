@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from typing import get_args
 
 import pytest
@@ -66,6 +69,49 @@ def test_a_sum_and_an_activation(
     found = convolved(x, weight, None, *windows, then, plus)
     close(found.to(dtype), (expected if then is None else STEPS[then](expected)).to(dtype))
     assert torch.equal(plus, before)  # others may need it
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("plane", [(1, 1), (1, 7), (6, 6)])
+@pytest.mark.parametrize("channels", [1, 8])
+@pytest.mark.parametrize("batch", [0, 1, 3])
+@torch.inference_mode()
+def test_batches_of_any_size_and_order_in_memory(
+    batch: int, channels: int, plane: tuple[int, int], dtype: torch.dtype
+) -> None:
+    weight = random(8, channels, 1, 1, dtype=dtype)
+    windows = ((1, 1), (0, 0), (1, 1), 1)
+    for memory_format in (torch.contiguous_format, torch.channels_last):
+        x = random(batch, channels, *plane, dtype=dtype).contiguous(memory_format=memory_format)
+        plus = random(batch, 8, *plane, dtype=dtype).contiguous(memory_format=memory_format)
+        result = functional.conv2d(x, weight, None, *windows)
+        close(convolved(x, weight, None, *windows, "silu"), functional.silu(result))
+        close(convolved(x, weight, None, *windows, "relu", plus), (result + plus).relu())
+
+
+@torch.inference_mode()
+def test_autocast_is_obeyed() -> None:
+    x, weight = random(1, 8, 5, 5), random(8, 8, 3, 3)
+    windows = ((1, 1), (1, 1), (1, 1), 1)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert convolved(x, weight, None, *windows, "relu").dtype is torch.bfloat16
+    assert convolved(x, weight, None, *windows, "relu").dtype is torch.float32
+
+
+def test_a_processor_without_bfloat16_takes_the_steps_one_after_the_other() -> None:
+    code = (
+        "import torch; from models.one_pass import convolved\n"
+        "x = torch.ones(1, 8, 4, 4, dtype=torch.bfloat16)\n"
+        "x = x.contiguous(memory_format=torch.channels_last)\n"
+        "with torch.inference_mode():\n"
+        "    y = convolved(x, x.new_ones(8, 8, 1, 1), None, (1, 1), (0, 0), (1, 1), 1, 'relu')\n"
+        "assert float(y.min()) == float(y.max()) == 8.0\n"
+    )
+    environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_gradient_passes() -> None:
