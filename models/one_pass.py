@@ -58,6 +58,11 @@ def convolved(
     In one pass `relu` and `relu6` make 0 of what is not a number, where the steps keep it.
     """
     stride, padding, dilation = list(stride), list(padding), list(dilation)
+    if x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+        # What autocast does by itself to `conv2d`, but not to oneDNN's operators.
+        dtype = torch.get_autocast_dtype("cpu")
+        x, weight = x.to(dtype), weight.to(dtype)
+        bias, plus = (value if value is None else value.to(dtype) for value in (bias, plus))
     if _fits(x, weight):
         if plus is None and then is not None:
             found: Tensor = torch.ops.mkldnn._convolution_pointwise(
@@ -77,8 +82,7 @@ def convolved(
 
 
 def _fits(x: Tensor, weight: Tensor) -> bool:
-    watched = torch.is_grad_enabled() or torch._C._is_tracing()
-    if watched or torch.is_autocast_enabled("cpu") or x.device.type != "cpu":
+    if torch.is_grad_enabled() or torch._C._is_tracing() or x.device.type != "cpu":
         return False
     # An empty batch may end the process.
     alike = x.dtype is weight.dtype and x.dtype in _DTYPES and x.numel() > 0
@@ -123,6 +127,11 @@ def _can_do_it_in_one_pass(dtype: torch.dtype) -> bool:
     give."""
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
+    with torch.autocast("cpu", enabled=False):
+        return _gives_what_the_steps_give(dtype)
+
+
+def _gives_what_the_steps_give(dtype: torch.dtype) -> bool:
     generator = torch.Generator().manual_seed(0)
     x, weight, plus = (
         torch.randn(shape, generator=generator)
