@@ -38,7 +38,7 @@ format: $(VENV)/installed  ## put the code into its style
 schemas: $(VENV)/installed  ## write docs/schemas from the code
 	$(BIN)/imagewire schemas
 
-# overhead takes 4 minutes, latency 6, questions 12, peers and end_to_end more. ONLY=overhead,latency runs some parts and
+# overhead takes 4 minutes, latency 7, questions 12, peers and end_to_end more. ONLY=overhead,latency runs some parts and
 # leaves the figures of the others; ARGS=--quick only shows that everything works.
 bench: $(VENV)/installed  ## how fast, beside its ceiling, its peers and its promises
 	$(BIN)/python -m bench $(if $(ONLY),--only $(ONLY)) $(ARGS)

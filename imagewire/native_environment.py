@@ -3,12 +3,12 @@
 By default glibc gives every tensor of more than 128 KiB fresh pages from the kernel and returns
 them at once, so each batch pays for page faults and throughput falls as batches grow: on two CPU
 cores EfficientNet-Lite0 at batch 16 gave 47 images/s with the defaults, 95 with the first three
-settings. They do not help threads other than the first, whose arenas are heaps of 64 MiB: a tensor
-that fits into none is mapped and unmapped each time. In one arena it is not.
+settings. Threads other than the first have arenas made of heaps of 64 MiB, though, and a tensor
+that fits into none is mapped and unmapped each time. In one arena for all it is not.
 
 Where the kernel gives huge pages on request (transparent_hugepage/enabled is madvise), glibc 2.35
-and later can request them: reading text in one thread took 64 to 75 ms a picture instead of 78 to
-82 (three processes each, by turns). Elsewhere this changes nothing.
+and later can request them: reading text in one thread took 64 to 75 ms a picture instead of 80 to
+83 (medians of three processes each, by turns). Elsewhere this changes nothing.
 
 oneDNN keeps the code that it made for a shape of tensors, of 1024 shapes by default. Lines of text
 come in many widths and numbers, and looking for the oldest shape took more time than most layers.
