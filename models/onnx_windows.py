@@ -30,6 +30,10 @@ def _same_padding(
     return padding
 
 
+def _padded(x: Tensor, pads: Sequence[tuple[int, int]], fill: float) -> Tensor:
+    return F.pad(x, [side for pair in reversed(pads) for side in pair], value=fill)
+
+
 class _Windows:
     """Strides, dilations and padding of a convolution or a pooling."""
 
@@ -42,17 +46,33 @@ class _Windows:
         if self.mode == "VALID":
             self.pads = [(0, 0)] * rank
 
-    def apply(self, x: Tensor, kernel: list[int], fill: float) -> tuple[Tensor, list[int]]:
-        """Pad `x` where torch's functions cannot; return it with the padding that is left."""
+    def apply(
+        self, x: Tensor, kernel: list[int], fill: float, *, explicit: bool = False
+    ) -> tuple[Tensor, list[int]]:
+        """Pad `x` where torch's functions cannot, or if it is to be `explicit`; return it with the
+        padding that is left."""
         pads = self.pads
         if self.mode in ("SAME_UPPER", "SAME_LOWER"):
             pads = _same_padding(
                 x.shape[2:], kernel, self.strides, self.dilations, self.mode == "SAME_UPPER"
             )
-        if all(before == after for before, after in pads):
+        if not explicit and all(before == after for before, after in pads):
             return x, [before for before, _ in pads]
-        flat = [side for pair in reversed(pads) for side in pair]
-        return F.pad(x, flat, value=fill), [0] * len(pads)
+        return _padded(x, pads, fill), [0] * len(pads)
+
+    def fill(self, x: Tensor, kernel: list[int], fill: float) -> Tensor:
+        """Pad `x` so that the last window of each axis is full, if it begins in the picture or in
+        the padding before it (`ceil_mode`)."""
+        padding = []
+        for (before, after), size, window, stride, dilation in zip(
+            self.pads, x.shape[2:], kernel, self.strides, self.dilations, strict=True
+        ):
+            extent = (window - 1) * dilation + 1
+            steps = -(-(before + size + after - extent) // stride) + 1
+            if (steps - 1) * stride >= before + size:
+                steps -= 1
+            padding.append((before, (steps - 1) * stride + extent - size - before))
+        return _padded(x, padding, fill)
 
 
 def _rank(attributes: Attributes) -> int:
@@ -113,14 +133,25 @@ def max_pooling(attributes: Attributes) -> Compute:
     if len(kernel) != 2:
         raise attributes.refuse("pooling that is not 2-d")
     windows = _Windows(attributes, 2)
-    ceil = bool(attributes.integer("ceil_mode", 0))
+    # Padding that the mode chooses leaves no window partly filled.
+    ceil = bool(attributes.integer("ceil_mode", 0)) and windows.mode in ("NOTSET", "VALID")
     by_one = all(step == 1 for step in (*windows.strides, *windows.dilations))
+    # torch pads by half a window at most, and with uneven padding it does not see where the picture
+    # ends.
+    wide = any(2 * max(pair) > window for pair, window in zip(windows.pads, kernel, strict=True))
+    uneven = any(before != after for before, after in windows.pads)
+    filled = ceil and (wide or uneven)
 
     def compute(x: Tensor) -> Tensor:
-        x, padding = windows.apply(x, kernel, -math.inf)
+        if filled:
+            x, padding = windows.fill(x, kernel, -math.inf), [0, 0]
+        else:
+            x, padding = windows.apply(x, kernel, -math.inf, explicit=wide)
         if by_one and not any(padding) and not x.is_cuda:
             return _largest_in_windows(x, kernel)
-        return F.max_pool2d(x, kernel, windows.strides, padding, windows.dilations, ceil)
+        return F.max_pool2d(
+            x, kernel, windows.strides, padding, windows.dilations, ceil and not filled
+        )
 
     return compute
 

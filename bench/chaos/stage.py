@@ -11,7 +11,7 @@ import asyncio
 import json
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from types import TracebackType
@@ -47,6 +47,7 @@ class Stage:
     Args:
         directory: for everything that is written.
         objects: whether workers look for objects, which takes most of their time to start.
+        settings: more of the workers', by the names of their variables.
         patience: seconds without progress after which what is missing counts as lost.
         report: is told in words what is being done.
     """
@@ -57,12 +58,14 @@ class Stage:
         *,
         rate: float = 12.0,
         objects: bool = True,
+        settings: Mapping[str, str] | None = None,
         patience: float = 90.0,
         report: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.directory = directory
         self.rate = rate
         self.objects = objects
+        self._more_settings = settings or {}
         self.patience = patience
         self.report = report
         self.workers: list[ManagedProcess] = []
@@ -141,6 +144,7 @@ class Stage:
             "IMAGEWIRE_OPERATORS__TEXT__ENABLED": "false",
             "IMAGEWIRE_OPERATORS__SCORES__ENABLED": "false",
             "IMAGEWIRE_MODELS__THREADS": str(max((os.cpu_count() or 2) // 2, 1)),
+            **self._more_settings,
         }
 
     def worker_pids(self) -> Iterable[int]:

@@ -151,6 +151,26 @@ SMALL_GRAPHS: dict[str, tuple[list[onnx.NodeProto], dict[str, Any], int]] = {
         {},
         17,
     ),
+    "max pooling, ceiling with uneven pads": (
+        node("MaxPool", kernel_shape=[3, 2], strides=[2, 3], pads=[0, 1, 1, 0], ceil_mode=1),
+        {},
+        17,
+    ),
+    "max pooling, ceiling by more than the pads": (
+        node("MaxPool", kernel_shape=[2, 2], strides=[3, 3], pads=[0, 0, 1, 1], ceil_mode=1),
+        {},
+        17,
+    ),
+    "max pooling with pads of most of a window": (
+        node("MaxPool", kernel_shape=[3, 3], strides=[2, 2], pads=[2, 2, 2, 2]),
+        {},
+        17,
+    ),
+    "max pooling, ceiling with pads of most of a window": (
+        node("MaxPool", kernel_shape=[3, 3], strides=[2, 2], pads=[2, 1, 2, 1], ceil_mode=1),
+        {},
+        17,
+    ),
     "max pooling by steps of one": (
         node("MaxPool", kernel_shape=[2, 3], pads=[0, 0, 1, 0]),
         {},
