@@ -32,7 +32,8 @@ def core_time(processes: Mapping[str, int | None]) -> Iterator[CoreTime]:
 
     Args:
         processes: pids by name; children that live at the beginning and at the end, and have no
-            name of their own, count as "NAME: children". `None` is not running.
+            name of their own, count as "NAME: children" of the nearest that has one. `None` is not
+            running.
     """
     found = CoreTime()
     cores = len(os.sched_getaffinity(0))
@@ -47,7 +48,9 @@ def core_time(processes: Mapping[str, int | None]) -> Iterator[CoreTime]:
 
 def _all(processes: Mapping[str, int | None]) -> dict[str, float]:
     found: dict[str, float] = {}
-    for name, pid in processes.items():
+    taken = {pid for pid in processes.values() if pid is not None}
+    # The nearest first: who started a worker is not to count that worker's children again.
+    for name, pid in sorted(processes.items(), key=lambda each: -_depth(each[1])):
         if pid is None:
             continue
         try:
@@ -57,13 +60,22 @@ def _all(processes: Mapping[str, int | None]) -> dict[str, float]:
         except psutil.Error:
             continue
         for child in children:
-            if child.pid in processes.values():
+            if child.pid in taken:
                 continue
+            taken.add(child.pid)
             try:
                 found[f"{name}: children"] = found.get(f"{name}: children", 0.0) + _own(child)
             except psutil.Error:
                 continue
     return found
+
+
+def _depth(pid: int | None) -> int:
+    """How many processes stand above this one; 0 for one that is gone."""
+    try:
+        return len(psutil.Process(pid).parents()) if pid is not None else 0
+    except psutil.Error:
+        return 0
 
 
 def _own(process: psutil.Process) -> float:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from array import array
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from typing import Literal
 
 import msgspec
 
-from operators.findings import Findings, Fingerprint
+from operators.findings import Embedding, Findings, Fingerprint
 from operators.frame import Frame, Lane
 from operators.known_images import KNOWN
 from operators.near_identical import REUSED
@@ -31,9 +32,33 @@ picture, which no operator looked at, are not all that there is to find."""
 
 @dataclass(slots=True)
 class _Known:
+    """Findings that are kept, their embedding apart: a list of numbers takes 32 bytes for each, an
+    array of doubles eight, and gives back the same ones."""
+
     image_id: str
     findings: Findings
+    model: str | None
+    vector: array[float]
     size: int
+
+    @classmethod
+    def of(cls, frame: Frame) -> _Known:
+        # What is on a list today may not be tomorrow.
+        findings = msgspec.structs.replace(
+            frame.findings, verdict=None, hashes=[], similar=[], embedding=None
+        )
+        embedding = frame.findings.embedding
+        vector = array("d", embedding.vector if embedding is not None else ())
+        size = _footprint(findings) + vector.itemsize * len(vector)
+        model = embedding.model if embedding is not None else None
+        return cls(frame.image_id, findings, model, vector, size)
+
+    def for_another(self) -> Findings:
+        """The findings for another frame of the same content."""
+        findings = _copy(self.findings, self.image_id)
+        if self.model is not None:
+            findings.embedding = Embedding(self.model, self.vector.tolist())
+        return findings
 
 
 @dataclass(slots=True)
@@ -147,7 +172,7 @@ class Reuse:
         known = self._known.get(content_id)
         if known is not None:
             self._known.move_to_end(content_id)
-            frame.findings = _copy(known.findings, known.image_id)
+            frame.findings = known.for_another()
             frame.content = None
             return "cached"
         under_way = self._under_way.get(content_id)
@@ -175,15 +200,13 @@ class Reuse:
         return under_way.waiting
 
     def _keep(self, content_id: str, frame: Frame) -> None:
-        # What is on a list today may not be tomorrow.
-        findings = msgspec.structs.replace(frame.findings, verdict=None, hashes=[], similar=[])
-        size = _footprint(findings)
-        if size > self._max_bytes:
+        known = _Known.of(frame)
+        if known.size > self._max_bytes:
             return
         if (old := self._known.pop(content_id, None)) is not None:
             self._bytes -= old.size
-        self._known[content_id] = _Known(frame.image_id, findings, size)
-        self._bytes += size
+        self._known[content_id] = known
+        self._bytes += known.size
         while len(self._known) > self._entries or self._bytes > self._max_bytes:
             _, oldest = self._known.popitem(last=False)
             self._bytes -= oldest.size
@@ -211,13 +234,12 @@ def _copy(findings: Findings, image_id: str) -> Findings:
 
 
 def _footprint(findings: Findings) -> int:
-    """Bytes that findings take in memory: CPython's sizes for what there can be many of."""
-    vector = len(findings.embedding.vector) if findings.embedding is not None else 0
+    """Bytes that findings without their embedding take in memory: CPython's sizes for what there
+    can be many of."""
     text = sum(len(line.text) for line in findings.texts)
     extra = len(msgspec.json.encode(findings.extra)) if findings.extra else 0
     return (
         2_000
-        + 32 * vector
         + 350 * len(findings.objects)
         + 800 * len(findings.texts)
         + 4 * text

@@ -108,7 +108,7 @@ class ReuseSettings(Section):
         256 * MEBIBYTE,
         ge=MEBIBYTE,
         description="Most memory that the findings kept may take; with an embedding of 1280 "
-        "numbers one image's are about 50 KB.",
+        "numbers one image's are about 15 KB.",
     )
     near_distance: int = Field(
         0,
