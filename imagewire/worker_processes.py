@@ -135,7 +135,7 @@ class WorkerProcesses:
     async def _live(self, number: int, name: str) -> int:
         """One life of a worker; returns its exit status, negative for a signal."""
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-I", "-S", str(_LAUNCHER), str(os.getpid())),
+            *(sys.executable, "-I", "-S", str(_LAUNCHER), str(os.getpid()), "0"),
             *self._command,
             env={**os.environ, **native_environment(os.environ), **self._environments[number]},
             stdin=asyncio.subprocess.DEVNULL,

@@ -16,7 +16,7 @@ from pathlib import Path
 from imagewire.embedded.broker import Broker, BrokerError, answers
 from imagewire.embedded.kafka_jars import KafkaJars, require_java, resolve_jars
 from imagewire.embedded.ports import LOOPBACK, free_port
-from imagewire.embedded.process import ManagedProcess, RestartPolicy
+from imagewire.embedded.process import STANDING_BACK, ManagedProcess, RestartPolicy
 
 _LOG_SETTINGS = Path(__file__).with_name("kafka_log4j2.xml")
 
@@ -136,6 +136,7 @@ class ApacheKafka(Broker):
                 start_timeout=_START_TIMEOUT,
                 stop_timeout=_STOP_TIMEOUT,
                 restart=self._restart,
+                niceness=STANDING_BACK,
             )
         self._write_properties()
         if not (self._data / "meta.properties").exists():
@@ -157,6 +158,9 @@ class ApacheKafka(Broker):
             *_HEAP,
             # A small heap on few cores: the serial collector starts fastest and holds least.
             "-XX:+UseSerialGC",
+            # The optimising compiler took more processor time in a broker's first minutes than all
+            # records together, and its code gave no higher rate beside a worker.
+            "-XX:TieredStopAtLevel=1",
             "-XX:+ExitOnOutOfMemoryError",
             "-Djava.awt.headless=true",
             f"-Dlog4j2.configurationFile={_LOG_SETTINGS}",

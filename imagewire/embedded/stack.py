@@ -25,7 +25,13 @@ from imagewire.embedded.broker_choice import choose_broker
 from imagewire.embedded.datadir import DataDirectory, RunRecord, own_start_time
 from imagewire.embedded.errors import EmbeddedError
 from imagewire.embedded.ports import FIRST_PORT, LOOPBACK, free_port, is_free
-from imagewire.embedded.process import ManagedProcess, ProcessError, ProcessStatus, RestartPolicy
+from imagewire.embedded.process import (
+    STANDING_BACK,
+    ManagedProcess,
+    ProcessError,
+    ProcessStatus,
+    RestartPolicy,
+)
 from imagewire.native_environment import native_environment
 from imagewire.settings import load_settings
 
@@ -347,6 +353,7 @@ class Stack:
             ready=lambda: http_ok(f"http://{LOOPBACK}:{port}/ping"),
             start_timeout=_STORE_START_TIMEOUT,
             restart=self._restart,
+            niceness=STANDING_BACK,
         )
 
     def _qdrant(self) -> ManagedProcess:
@@ -363,6 +370,7 @@ class Stack:
             ready=lambda: grpc_answers(f"{LOOPBACK}:{port}", identity.qdrant_api_key),
             start_timeout=_STORE_START_TIMEOUT,
             restart=self._restart,
+            niceness=STANDING_BACK,
         )
 
 

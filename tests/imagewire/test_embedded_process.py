@@ -60,6 +60,23 @@ async def test_children_die_when_their_parent_is_killed(tmp_path: Path) -> None:
     await until(lambda: not alive(child))
 
 
+async def test_a_child_that_stands_back_is_nicer_than_its_parent_also_after_a_restart(
+    tmp_path: Path,
+) -> None:
+    child = ManagedProcess("modest", SLEEP, log_directory=tmp_path, restart=QUICK, niceness=7)
+    wanted = min(os.nice(0) + 7, 19)
+
+    def stands_back() -> bool:
+        return child.pid is not None and os.getpriority(os.PRIO_PROCESS, child.pid) == wanted
+
+    await child.start()
+    await until(stands_back)  # it starts as the program in front of it
+    child.kill()
+    await until(lambda: child.status().restarts == 1 and child.running)
+    await until(stands_back)
+    await child.stop()
+
+
 async def test_a_child_is_started_only_when_it_serves(tmp_path: Path) -> None:
     asked = 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 
 import clickhouse_connect
@@ -46,6 +47,9 @@ async def test_a_stack_comes_up_keeps_its_rows_over_a_restart_and_leaves_no_proc
         assert running.broker_address == environment["IMAGEWIRE_KAFKA__BOOTSTRAP_SERVERS"]
         assert set(running.pids) == {"tansu", "clickhouse", "qdrant"}
         assert [status.state for status in stack.status()] == ["running"] * 3
+        # They stand back for the models that run beside them.
+        priorities = [os.getpriority(os.PRIO_PROCESS, pid) for pid in running.pids.values()]
+        assert min(priorities) > os.nice(0) or os.nice(0) == 19
 
         await asyncio.to_thread(ask, environment, "CREATE DATABASE kept")
         await asyncio.to_thread(
