@@ -90,6 +90,27 @@ def test_batches_of_any_size_and_order_in_memory(
 
 
 @torch.inference_mode()
+@pytest.mark.parametrize("then", [None, "relu"])
+@pytest.mark.parametrize("dilation", [1, 2])
+@torch.inference_mode()
+def test_one_channel_whose_strides_say_that_it_comes_last(
+    dilation: int, then: Activation | None
+) -> None:
+    plain = torch.randn((3, 1, 8, 3), generator=torch.Generator().manual_seed(1))
+    weight = torch.randn((2, 1, 3, 3), generator=torch.Generator().manual_seed(2))
+    expected = functional.conv2d(
+        plain.double(), weight.double(), None, (1, 2), 0, (dilation, 1)
+    ).float()
+    if then is not None:
+        expected = expected.relu()
+    last = torch.empty_strided(plain.shape, (24, 1, 3, 1)).copy_(plain)
+    weight_last = torch.empty_strided(weight.shape, (9, 1, 3, 1)).copy_(weight)
+    for x in (plain, last):
+        for of in (weight, weight_last):
+            found = convolved(x, of, None, (1, 2), (0, 0), (dilation, 1), 1, then)
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
 def test_autocast_is_obeyed() -> None:
     x, weight = random(1, 8, 5, 5), random(8, 8, 3, 3)
     windows = ((1, 1), (1, 1), (1, 1), 1)
