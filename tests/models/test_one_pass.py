@@ -89,26 +89,33 @@ def test_batches_of_any_size_and_order_in_memory(
         close(convolved(x, weight, None, *windows, "relu", plus), (result + plus).relu())
 
 
-@torch.inference_mode()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("width", [3, 4, 5])
 @pytest.mark.parametrize("then", [None, "relu"])
-@pytest.mark.parametrize("dilation", [1, 2])
 @torch.inference_mode()
-def test_one_channel_whose_strides_say_that_it_comes_last(
-    dilation: int, then: Activation | None
+def test_one_channel_to_a_group_and_a_result_one_pixel_wide(
+    then: Activation | None, width: int, groups: int, dtype: torch.dtype
 ) -> None:
-    plain = torch.randn((3, 1, 8, 3), generator=torch.Generator().manual_seed(1))
-    weight = torch.randn((2, 1, 3, 3), generator=torch.Generator().manual_seed(2))
-    expected = functional.conv2d(
-        plain.double(), weight.double(), None, (1, 2), 0, (dilation, 1)
-    ).float()
-    if then is not None:
-        expected = expected.relu()
-    last = torch.empty_strided(plain.shape, (24, 1, 3, 1)).copy_(plain)
-    weight_last = torch.empty_strided(weight.shape, (9, 1, 3, 1)).copy_(weight)
-    for x in (plain, last):
-        for of in (weight, weight_last):
-            found = convolved(x, of, None, (1, 2), (0, 0), (dilation, 1), 1, then)
-            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    generator = torch.Generator().manual_seed(1)
+    plain = torch.randn((3, groups, 8, width), generator=generator).to(dtype)
+    weight = torch.randn((2 * groups, 1, 3, 3), generator=generator).to(dtype)
+    for stride in ((1, 2), (1, 3), (2, 2)):
+        windows = (stride, (0, 0), (2, 1), groups)
+        expected = functional.conv2d(plain.double(), weight.double(), None, *windows)
+        if then is not None:
+            expected = expected.relu()
+        for x in (plain, channels_last(plain)):
+            for of in (weight, channels_last(weight)):
+                found = convolved(x, of, None, *windows, then)
+                close(found, expected.to(dtype))
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """With strides that say so for one channel too."""
+    channels, height, width = x.shape[1:]
+    strides = (channels * height * width, 1, width * channels, channels)
+    return torch.empty_strided(x.shape, strides, dtype=x.dtype).copy_(x)
 
 
 def test_autocast_is_obeyed() -> None:
