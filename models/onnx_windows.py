@@ -143,10 +143,12 @@ def max_pooling(attributes: Attributes) -> Compute:
     filled = ceil and (wide or uneven)
 
     def compute(x: Tensor) -> Tensor:
+        # As in onnxruntime: a window that has nothing but padding gives a number.
+        least = torch.finfo(x.dtype).min
         if filled:
-            x, padding = windows.fill(x, kernel, -math.inf), [0, 0]
+            x, padding = windows.fill(x, kernel, least), [0, 0]
         else:
-            x, padding = windows.apply(x, kernel, -math.inf, explicit=wide)
+            x, padding = windows.apply(x, kernel, least, explicit=wide)
         if by_one and not any(padding) and not x.is_cuda:
             return _largest_in_windows(x, kernel)
         return F.max_pool2d(

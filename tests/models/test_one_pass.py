@@ -89,7 +89,35 @@ def test_batches_of_any_size_and_order_in_memory(
         close(convolved(x, weight, None, *windows, "relu", plus), (result + plus).relu())
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("width", [3, 4, 5])
+@pytest.mark.parametrize("then", [None, "relu"])
 @torch.inference_mode()
+def test_one_channel_to_a_group_and_a_result_one_pixel_wide(
+    then: Activation | None, width: int, groups: int, dtype: torch.dtype
+) -> None:
+    generator = torch.Generator().manual_seed(1)
+    plain = torch.randn((3, groups, 8, width), generator=generator).to(dtype)
+    weight = torch.randn((2 * groups, 1, 3, 3), generator=generator).to(dtype)
+    for stride in ((1, 2), (1, 3), (2, 2)):
+        windows = (stride, (0, 0), (2, 1), groups)
+        expected = functional.conv2d(plain.double(), weight.double(), None, *windows)
+        if then is not None:
+            expected = expected.relu()
+        for x in (plain, channels_last(plain)):
+            for of in (weight, channels_last(weight)):
+                found = convolved(x, of, None, *windows, then)
+                close(found, expected.to(dtype))
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """With strides that say so for one channel too."""
+    channels, height, width = x.shape[1:]
+    strides = (channels * height * width, 1, width * channels, channels)
+    return torch.empty_strided(x.shape, strides, dtype=x.dtype).copy_(x)
+
+
 def test_autocast_is_obeyed() -> None:
     x, weight = random(1, 8, 5, 5), random(8, 8, 3, 3)
     windows = ((1, 1), (1, 1), (1, 1), 1)

@@ -171,6 +171,11 @@ SMALL_GRAPHS: dict[str, tuple[list[onnx.NodeProto], dict[str, Any], int]] = {
         {},
         17,
     ),
+    "max pooling of windows that have nothing but padding": (
+        node("MaxPool", kernel_shape=[3, 2], dilations=[1, 6], pads=[0, 1, 1, 1]),
+        {},
+        17,
+    ),
     "max pooling by steps of one": (
         node("MaxPool", kernel_shape=[2, 3], pads=[0, 0, 1, 0]),
         {},
