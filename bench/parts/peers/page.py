@@ -21,10 +21,13 @@ _TARGET_HTTP = 2.0
 
 _TITLES = {contender.name: contender.title for contender in (OURS, *PEERS)}
 
-_BOUND_BY_MODELS = (
-    "On a CPU the models take most of the time from everybody, and a loop that fetches a batch at "
-    "once waits 20 ms a batch, not an image; the text says what every core busy would give."
-)
+_BOUND_BY_MODELS = {
+    "local": "On a CPU the models take most of the time from everybody; the text says what every "
+    "core busy would give.",
+    "http": "On a CPU the models take most of the time from everybody, and a loop that fetches a "
+    "batch at once waits 20 ms a batch, not an image; the text says what every core busy would "
+    "give.",
+}
 
 
 def best_peer(rates: Rates) -> str:
@@ -74,7 +77,7 @@ def _speed_figures(speeds: SetFound, suffix: str) -> list[Figure]:
                 values,
                 target=target,
                 note=f"The best peer is {_TITLES[best_peer(rates)]}."
-                + (f" {_BOUND_BY_MODELS}" if short else ""),
+                + (f" {_BOUND_BY_MODELS[source]}" if short else ""),
             )
         )
     return made
