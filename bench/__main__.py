@@ -60,9 +60,23 @@ def suits(module: ModuleType, device: str) -> bool:
     return ("cuda" if on_gpu(device) else "cpu") in devices
 
 
+def _missing(device: str) -> str:
+    """What is wrong with `device`; nothing if it is there."""
+    if not on_gpu(device):
+        return ""
+    import torch  # takes seconds, which a run on the processor need not wait for
+
+    if torch.cuda.is_available():
+        return ""
+    return (
+        f"--device {device}: torch sees no NVIDIA GPU here; run it on a machine that has one, with "
+        "its driver (nvidia-smi shows it)"
+    )
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status: 0; 1 if a part failed, or with `--check` if a ratio got worse; 130 if stopped
-    by Ctrl-C."""
+    """Exit status: 0; 1 if a part failed, or with `--check` if a ratio got worse; 2 for wrong
+    arguments, such as a device that is not there; 130 if stopped by Ctrl-C."""
     known = find_parts()
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--only", help=f"some of: {', '.join(known)}; separated by commas")
@@ -92,6 +106,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         names = [name for name in CHECKED if name in known]
     if unknown := [name for name in names if name not in known]:
         parser.error(f"there is no {', '.join(unknown)}; there are {', '.join(known)}")
+    if missing := _missing(chosen.device):
+        parser.error(missing)
     # Not a terminal: wide enough for the table, whatever reads it.
     console = Console(width=None if sys.stdout.isatty() else 140, soft_wrap=False)
     out = chosen.out or (None if chosen.quick or chosen.check else FOLDER)

@@ -152,9 +152,27 @@ def test_stopping_keeps_the_figures_of_the_parts_that_had_ended(
     assert "one_ratio" in _figures(tmp_path)
 
 
-def test_figures_from_a_gpu_stand_beside_those_from_the_processor(
-    make_part: MakePart, tmp_path: Path
+def test_without_a_gpu_nothing_runs_and_it_is_said_why(
+    make_part: MakePart,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    make_part("one", [1.0])
+
+    with pytest.raises(SystemExit) as ended:
+        runner.main(["--out", str(tmp_path), "--device", "cuda:0"])
+
+    assert ended.value.code == 2
+    assert "torch sees no NVIDIA GPU here" in capsys.readouterr().err
+    assert not (tmp_path / "results.json").exists()
+
+
+def test_figures_from_a_gpu_stand_beside_those_from_the_processor(
+    make_part: MakePart, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "_missing", lambda device: "")  # as if there were a GPU
     make_part("one", [1.0])
     make_part("only_cpu", [1.0], devices='DEVICES = ("cpu",)')
     runner.main(["--out", str(tmp_path)])
