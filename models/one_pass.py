@@ -63,12 +63,8 @@ def convolved(
         dtype = torch.get_autocast_dtype("cpu")
         x, weight = x.to(dtype), weight.to(dtype)
         bias, plus = (value if value is None else value.to(dtype) for value in (bias, plus))
-    if stride[1] > 1 and padding[1] == 0 and x.device.type == "cpu":
-        # Of a result one pixel wide, with one channel to a group and channels last, torch 2.14
-        # leaves parts unwritten if steps are wider than they are high. It needs no steps at all.
-        extent = dilation[1] * (weight.shape[3] - 1) + 1
-        if extent <= x.shape[3] < extent + stride[1]:
-            x, stride = x[..., :extent], [stride[0], 1]
+    if x.device.type == "cpu" and not torch._C._is_tracing():
+        x, stride, padding = _without_faults(x, weight, stride, padding, dilation)
     if _fits(x, weight):
         if plus is None and then is not None:
             found: Tensor = torch.ops.mkldnn._convolution_pointwise(
@@ -85,6 +81,30 @@ def convolved(
     if plus is not None:
         result = result + plus.to(result.device)
     return result if then is None else _STEPS[then](result)
+
+
+def _without_faults(
+    x: Tensor, weight: Tensor, stride: list[int], padding: list[int], dilation: list[int]
+) -> tuple[Tensor, list[int], list[int]]:
+    """What gives the same result in another way, where torch 2.14 on a processor gives another or
+    none: `x`, `stride` and `padding`.
+
+    - Of a result one pixel wide, with one channel to a group and channels last, parts are left
+      unwritten if steps are wider than they are high. It needs no steps at all.
+    - Windows that have nothing but padding may end the process.
+    """
+    if stride[1] > 1:
+        extent = dilation[1] * (weight.shape[3] - 1) + 1
+        beyond = x.shape[3] + 2 * padding[1] - extent
+        if 0 <= beyond < stride[1]:
+            around = padding[1]
+            x = functional.pad(x, (around, extent - around - x.shape[3]))
+            stride, padding = [stride[0], 1], [padding[0], 0]
+    for axis in (0, 1):
+        if padding[axis] > dilation[axis] * (weight.shape[2 + axis] - 1):
+            (high, wide), padding = padding, [0, 0]
+            x = functional.pad(x, (wide, wide, high, high))
+    return x, stride, padding
 
 
 def _fits(x: Tensor, weight: Tensor) -> bool:

@@ -46,6 +46,32 @@ class _Windows:
         if self.mode == "VALID":
             self.pads = [(0, 0)] * rank
 
+    @property
+    def uneven(self) -> bool:
+        """Whether a picture gets more on one side than on the other."""
+        return any(before != after for before, after in self.pads)
+
+    def wide(self, kernel: list[int]) -> bool:
+        """Whether torch's pooling does not take the pads, which it does up to half a window, or
+        may have windows of nothing but padding."""
+        dilated = any(step > 1 for step in self.dilations) and any(map(any, self.pads))
+        over = (2 * max(pair) > window for pair, window in zip(self.pads, kernel, strict=True))
+        return dilated or any(over)
+
+    def refuse_doubtful(self, attributes: Attributes, kernel: list[int]) -> None:
+        """What onnxruntime pads in a way of its own, against the specification.
+
+        Raises:
+            ModelError
+        """
+        if self.mode not in ("SAME_UPPER", "SAME_LOWER"):
+            return
+        gaps = any(step > window for step, window in zip(self.strides, kernel, strict=True))
+        if gaps or any(step > 1 for step in self.dilations):
+            raise attributes.refuse(
+                f"pooling with auto_pad {self.mode} and dilations, or steps beyond its windows"
+            )
+
     def apply(
         self, x: Tensor, kernel: list[int], fill: float, *, explicit: bool = False
     ) -> tuple[Tensor, list[int]]:
@@ -133,14 +159,14 @@ def max_pooling(attributes: Attributes) -> Compute:
     if len(kernel) != 2:
         raise attributes.refuse("pooling that is not 2-d")
     windows = _Windows(attributes, 2)
+    windows.refuse_doubtful(attributes, kernel)
     # Padding that the mode chooses leaves no window partly filled.
     ceil = bool(attributes.integer("ceil_mode", 0)) and windows.mode in ("NOTSET", "VALID")
     by_one = all(step == 1 for step in (*windows.strides, *windows.dilations))
     # torch pads by half a window at most, and with uneven padding it does not see where the picture
     # ends.
-    wide = any(2 * max(pair) > window for pair, window in zip(windows.pads, kernel, strict=True))
-    uneven = any(before != after for before, after in windows.pads)
-    filled = ceil and (wide or uneven)
+    wide = windows.wide(kernel)
+    filled = ceil and (wide or windows.uneven)
 
     def compute(x: Tensor) -> Tensor:
         # As in onnxruntime: a window that has nothing but padding gives a number.
@@ -172,14 +198,19 @@ def average_pooling(attributes: Attributes) -> Compute:
     windows = _Windows(attributes, 2)
     if len(kernel) != 2 or windows.dilations != [1, 1]:
         raise attributes.refuse("average pooling that is not 2-d, or is dilated")
+    windows.refuse_doubtful(attributes, kernel)
     ceil = bool(attributes.integer("ceil_mode", 0))
     counted = bool(attributes.integer("count_include_pad", 0))
-    even = windows.mode in ("NOTSET", "VALID") and all(a == b for a, b in windows.pads)
-    if not even and not counted:
-        raise attributes.refuse("average pooling with uneven pads that do not count")
+    chosen = windows.mode not in ("NOTSET", "VALID")
+    explicit = windows.uneven or windows.wide(kernel)
+    if (chosen or explicit) and not counted:
+        raise attributes.refuse("average pooling with uneven or wide pads that do not count")
+    if explicit and ceil:
+        raise attributes.refuse("average pooling with uneven or wide pads and ceil_mode")
+    ceil = ceil and not chosen
 
     def compute(x: Tensor) -> Tensor:
-        x, padding = windows.apply(x, kernel, 0.0)
+        x, padding = windows.apply(x, kernel, 0.0, explicit=explicit)
         return F.avg_pool2d(x, kernel, windows.strides, padding, ceil, counted)
 
     return compute

@@ -91,7 +91,7 @@ def test_batches_of_any_size_and_order_in_memory(
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("groups", [1, 2])
-@pytest.mark.parametrize("width", [3, 4, 5])
+@pytest.mark.parametrize("width", [1, 3, 4, 5])
 @pytest.mark.parametrize("then", [None, "relu"])
 @torch.inference_mode()
 def test_one_channel_to_a_group_and_a_result_one_pixel_wide(
@@ -100,8 +100,11 @@ def test_one_channel_to_a_group_and_a_result_one_pixel_wide(
     generator = torch.Generator().manual_seed(1)
     plain = torch.randn((3, groups, 8, width), generator=generator).to(dtype)
     weight = torch.randn((2 * groups, 1, 3, 3), generator=generator).to(dtype)
-    for stride in ((1, 2), (1, 3), (2, 2)):
-        windows = (stride, (0, 0), (2, 1), groups)
+    sides = [(stride, around) for stride in (2, 3) for around in (0, 1)]
+    for stride, around in sides:
+        if width + 2 * around < 3:
+            continue
+        windows = ((1, stride), (0, around), (2, 1), groups)
         expected = functional.conv2d(plain.double(), weight.double(), None, *windows)
         if then is not None:
             expected = expected.relu()
@@ -109,6 +112,20 @@ def test_one_channel_to_a_group_and_a_result_one_pixel_wide(
             for of in (weight, channels_last(weight)):
                 found = convolved(x, of, None, *windows, then)
                 close(found, expected.to(dtype))
+
+
+@pytest.mark.parametrize("then", [None, "relu6"])
+@torch.inference_mode()
+def test_windows_that_have_nothing_but_padding(then: Activation | None) -> None:
+    generator = torch.Generator().manual_seed(1)
+    x = channels_last(torch.randn((1, 12, 7, 1), generator=generator))
+    weight = torch.randn((4, 3, 5, 1), generator=generator)
+    windows = ((4, 2), (0, 1), (1, 1), 4)
+    found = convolved(x, weight, None, *windows, then)
+    assert found.shape == (1, 4, 1, 2)
+    assert not found.any()  # both columns lie beside the picture
+    wide = convolved(x, weight, None, (4, 1), (0, 1), (1, 1), 4, then)
+    assert wide[..., 1].any()
 
 
 def channels_last(x: Tensor) -> Tensor:

@@ -171,6 +171,21 @@ SMALL_GRAPHS: dict[str, tuple[list[onnx.NodeProto], dict[str, Any], int]] = {
         {},
         17,
     ),
+    "max pooling, dilated, of windows that have nothing but padding": (
+        node("MaxPool", kernel_shape=[2, 2], dilations=[1, 7], pads=[0, 1, 0, 1]),
+        {},
+        17,
+    ),
+    "average pooling with pads of most of a window": (
+        node("AveragePool", kernel_shape=[3, 3], pads=[0, 2, 0, 2], count_include_pad=1),
+        {},
+        17,
+    ),
+    "convolution of windows that have nothing but padding": (
+        node("Conv", "w1", pads=[0, 1, 0, 1], strides=[4, 2]),
+        {"w1": np.linspace(-1, 1, 4 * 3 * 5, dtype=np.float32).reshape(4, 3, 5, 1)},
+        17,
+    ),
     "max pooling of windows that have nothing but padding": (
         node("MaxPool", kernel_shape=[3, 2], dilations=[1, 6], pads=[0, 1, 1, 1]),
         {},
