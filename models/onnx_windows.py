@@ -59,7 +59,8 @@ class _Windows:
         return dilated or any(over)
 
     def refuse_doubtful(self, attributes: Attributes, kernel: list[int]) -> None:
-        """What onnxruntime pads in a way of its own, against the specification.
+        """What onnxruntime pads otherwise: it overlooks dilations, and where steps skip pixels it
+        takes some of the picture away.
 
         Raises:
             ModelError

@@ -158,8 +158,8 @@ class ApacheKafka(Broker):
             *_HEAP,
             # A small heap on few cores: the serial collector starts fastest and holds least.
             "-XX:+UseSerialGC",
-            # The optimising compiler took more processor time in a broker's first minutes than all
-            # records together, and its code gave no higher rate beside a worker.
+            # Compilers took half of a broker's processor time in its first minutes beside a worker,
+            # the optimising one most of that, and its code gave no higher rate there.
             "-XX:TieredStopAtLevel=1",
             "-XX:+ExitOnOutOfMemoryError",
             "-Djava.awt.headless=true",

@@ -135,6 +135,7 @@ def channels_last(x: Tensor) -> Tensor:
     return torch.empty_strided(x.shape, strides, dtype=x.dtype).copy_(x)
 
 
+@torch.inference_mode()
 def test_autocast_is_obeyed() -> None:
     x, weight = random(1, 8, 5, 5), random(8, 8, 3, 3)
     windows = ((1, 1), (1, 1), (1, 1), 1)

@@ -102,8 +102,8 @@ async def _speeds(
     else:
         # As many as the first peer does in the time for a round, so that a round is as long with
         # any set of operators on any machine.
-        # The first and the last batch are so much of a short trial that it took the rounds for half
-        # as long as they are.
+        # The first and the last batch are so much of a short trial that rounds became a third
+        # shorter than they were to be.
         trial = await full_speed(arena, contenders[1:2], "local", 5 * DIFFERENT, 1, options.report)
         count = rounded(_ROUND_SECONDS * next(iter(trial.rates.values()))[0])
     local = await full_speed(arena, contenders, "local", count, repeats, options.report)
